@@ -1,0 +1,43 @@
+"""The ledger's door: one engine per process and URL, short transactions, COPY."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.engine import make_url
+
+from dispatcher.errors import Refused
+
+
+@lru_cache
+def engine_for(database_url: str) -> Engine:
+    """Return this process's engine for `database_url` (any `postgresql://` form; psycopg 3 underneath)."""
+    url = make_url(database_url)
+    if not url.drivername.startswith("postgres"):
+        raise Refused(f"DISPATCHER_DATABASE_URL must be a postgresql:// address, not {url.drivername}://")
+    return create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        pool_pre_ping=True,
+        pool_size=10,
+        max_overflow=20,
+        json_serializer=lambda value: orjson.dumps(value).decode(),
+        json_deserializer=orjson.loads,
+        connect_args={"application_name": "dispatcher", "options": "-c timezone=UTC -c jit=off -c lock_timeout=30s"},
+    )
+
+
+def copy_rows(connection: Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write `rows` into `table` by COPY, inside the connection's transaction."""
+    cursor = connection.connection.cursor()
+    with cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copy:
+        for row in rows:
+            copy.write_row(row)
+
+
+def notify(connection: Connection, topic: str) -> None:
+    """Tell the clock, at commit, that something is due; the tick a second later would find it too."""
+    connection.exec_driver_sql("SELECT pg_notify('dispatcher', %s)", (topic,))

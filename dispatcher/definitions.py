@@ -1,0 +1,224 @@
+"""What a shop writes down: dispatcher.toml and campaigns/*.yaml, as frozen models.  Segments: `segments.definition`."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, time, timedelta
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim, CronSimError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from segments.durations import Duration
+
+Channel = Literal["email", "sms"]
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+WEEKDAYS: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+Name = Annotated[str, Field(pattern=NAME)]
+
+#: No message waits longer than this, whatever a campaign says.
+LONGEST_EXPIRY = timedelta(days=7)
+
+
+class Definition(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (KeyError, ValueError, OSError) as error:  # OSError: a path such as "Europe/"
+        raise ValueError(f"{value!r} is not a time zone; use an IANA name like Europe/London") from error
+    return value
+
+
+Zone = Annotated[str, BeforeValidator(_zone)]
+
+
+class Silence(Definition):
+    """A daily time of silence in local wall clock, `[start, end)`, on the days it starts.  An end of 24:00 or an end not
+    after the start belongs to the next day."""
+
+    start: time
+    end: time
+    days: tuple[Weekday, ...] = WEEKDAYS
+
+    @property
+    def ends_next_day(self) -> bool:
+        return self.end <= self.start
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        """Take `"20:00-09:00"` or `{days = ["sun"], hours = "00:00-24:00"}`."""
+        days: Any = WEEKDAYS
+        if isinstance(value, dict) and "hours" in value:
+            if set(value) - {"days", "hours"}:
+                raise ValueError(f"unknown {', '.join(sorted(set(value) - {'days', 'hours'}))}; write days and hours")
+            value, days = value["hours"], value.get("days", WEEKDAYS)
+        if not isinstance(value, str):
+            return value
+        found = re.fullmatch(r"(\d\d):(\d\d)\s*-\s*(\d\d):(\d\d)", value.strip())
+        if found is None:
+            raise ValueError(f"{value!r} is not a time of silence; write it like 20:00-09:00")
+        hours = [int(part) for part in found.groups()]
+        if hours[2:] == [24, 0]:
+            hours[2:] = [0, 0]
+        try:
+            start, end = time(*hours[:2]), time(*hours[2:])
+        except ValueError as error:
+            raise ValueError(f"{value!r} is not a time of silence; hours run from 00:00 to 24:00") from error
+        if start == end and not (start == time(0) and found[3] == "24"):
+            raise ValueError(f"{value!r} begins where it ends; write 00:00-24:00 for a whole day")
+        return {"start": start, "end": end, "days": days}
+
+
+class QuietHours(Definition):
+    """The shop's own silence, on top of the law."""
+
+    email: tuple[Silence, ...] = ()
+    sms: tuple[Silence, ...] = ()
+
+
+class Cap(Definition):
+    """At most `max` marketing messages per contact in a window, or a least time between two."""
+
+    name: Name
+    max: Annotated[int, Field(ge=1)] | None = None
+    window: Duration | None = None  # rolling: exactly this long ago no longer counts
+    calendar: Literal["day", "week", "month"] | None = None  # in the person's zone; weeks begin on Monday
+    min_gap: Duration | None = None
+    channels: tuple[Channel, ...] = ("email", "sms")
+    topics: tuple[Name, ...] | None = None  # None: all
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Cap:
+        if self.min_gap is not None:
+            if self.max is not None or self.window is not None or self.calendar is not None:
+                raise ValueError("a cap has either min_gap, or max with window or calendar")
+        elif self.max is None or (self.window is None) == (self.calendar is None):
+            raise ValueError("a cap needs max with either window (like 24h) or calendar (day, week, month), or min_gap")
+        return self
+
+
+class Topic(Definition):
+    title: dict[str, str]  # by locale
+    channels: tuple[Channel, ...] = ("email",)
+    double_opt_in: bool = False
+
+    @field_validator("title")
+    @classmethod
+    def _has_a_title(cls, value: dict[str, str]) -> dict[str, str]:
+        if not value:
+            raise ValueError('a topic needs a title in at least one language, like title = {en = "Offers"}')
+        return value
+
+    def title_for(self, locale: str | None) -> str:
+        """Return the title in the closest language, else in the first one given."""
+        wanted = locale or ""
+        return self.title.get(wanted) or self.title.get(wanted.split("-")[0]) or next(iter(self.title.values()))
+
+
+class ShopIdentity(Definition):
+    name: str
+    from_email: str
+    postal_address: str
+    zone: Zone = "UTC"
+    countries: tuple[Annotated[str, Field(pattern="^[A-Z]{2}$")], ...] = ()
+
+
+class InterestRules(Definition):
+    half_life: Duration = timedelta(days=90)
+
+
+class Shop(Definition):
+    """dispatcher.toml without its settings: what every process reads from the database after `apply`."""
+
+    shop: ShopIdentity
+    quiet_hours: QuietHours = QuietHours()
+    caps: tuple[Cap, ...] = ()
+    topics: dict[Name, Topic] = {}
+    interests: InterestRules = InterestRules()
+
+    @model_validator(mode="after")
+    def _caps_are_told_apart(self) -> Shop:
+        names = [cap.name for cap in self.caps]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"two caps are called {sorted(twice)[0]}; their names are shown as reasons, so each needs its own")
+        for cap in self.caps:
+            if unknown := set(cap.topics or ()) - set(self.topics):
+                raise ValueError(f"cap {cap.name} names topic {sorted(unknown)[0]}, which [topics] does not have")
+        return self
+
+
+class Schedule(Definition):
+    """When a campaign fires: once (`at`) or by cron, in a named zone; `local`: at that wall time where each contact is."""
+
+    cron: str | None = None
+    at: datetime | None = None  # wall time in `zone`
+    zone: Zone
+    local: bool = False
+    late: Literal["now", "next_day", "skip"] | None = None
+    max_lateness: Duration = timedelta(hours=1)
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Schedule:
+        if (self.cron is None) == (self.at is None):
+            raise ValueError('a schedule has either cron (like "0 10 * * mon") or at (like 2026-12-01T10:00)')
+        if self.at is not None and self.at.tzinfo is not None:
+            raise ValueError("at is a wall time in the schedule's zone: leave the offset out")
+        if self.cron is not None:
+            _check_cron(self.cron)
+        if self.local and self.late is None:
+            raise ValueError("with local: true say what happens to those for whom it is already past: late: now, next_day or skip")
+        return self
+
+
+def _check_cron(expression: str) -> None:
+    fields = expression.split()
+    if len(fields) != 5:
+        raise ValueError(f"cron {expression!r} needs five fields: minute hour day month weekday")
+    if fields[2] != "*" and fields[4] != "*":
+        raise ValueError(f"cron {expression!r} restricts both day and weekday, which is ambiguous; restrict one of them")
+    try:
+        CronSim(expression, datetime(2026, 1, 1))  # noqa: DTZ001 - only parsed
+    except CronSimError as error:
+        raise ValueError(f"cron {expression!r} is not one: {error}") from error
+
+
+def _percent(value: Any) -> float:
+    if isinstance(value, str) and (found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value.strip())):
+        return float(found[1]) / 100
+    if value == 0:
+        return 0.0
+    raise ValueError(f"{value!r} is not a share; write it like 5%")
+
+
+class Campaign(Definition):
+    name: Name
+    channel: Channel
+    topic: Name | None = None  # default: the template's
+    segment: Name
+    template: Name
+    schedule: Schedule | None = None
+    priority: Annotated[int, Field(ge=0, le=100)] = 50
+    expires_after: Annotated[Duration, Field(gt=timedelta(0), le=LONGEST_EXPIRY)] = timedelta(hours=24)
+    on_cap: Literal["skip", "defer"] = "skip"
+    holdout: Annotated[float, BeforeValidator(_percent), Field(ge=0, lt=1)] = 0.0
+    recheck_segment: bool = False  # ask again right before sending whether the contact is still in the segment
+
+
+class TemplateMeta(Definition):
+    """templates/<channel>/<name>/meta.yaml: the only place that says which rules a message is under."""
+
+    class_: Annotated[Literal["marketing", "transactional", "security"], Field(alias="class")]
+    topic: Name | None = None
+    urgent: bool = False  # a transactional SMS that may break quiet hours
+
+    @model_validator(mode="after")
+    def _marketing_has_a_topic(self) -> TemplateMeta:
+        if self.class_ == "marketing" and self.topic is None:
+            raise ValueError("a marketing template needs a topic: it is what the unsubscribe link withdraws")
+        return self

@@ -1,0 +1,23 @@
+"""One root for every error we foresee; its text is the one clear line the user reads."""
+
+from __future__ import annotations
+
+
+class DispatcherError(Exception):
+    """Something was refused or failed; the message says what, and what to do."""
+
+
+class NotFound(DispatcherError):
+    """No record of that name."""
+
+
+class Refused(DispatcherError):
+    """Understood, and not done."""
+
+
+class InvalidDefinition(DispatcherError):
+    """A file of the workspace does not say something we can follow; carries every finding, a line each."""
+
+    def __init__(self, findings: list[str]) -> None:
+        super().__init__("\n".join(findings))
+        self.findings = findings

@@ -1,0 +1,453 @@
+"""Every record we keep, as SQLAlchemy tables.
+
+The schema itself is made by `migrations/`; a test proves that both agree.  Three rules hold everywhere:
+
+* Lock order: run, contacts by id, addresses by id, messages, lane, and last the consent chain.
+* `*_at` of the ledger is in engine time (`clock.read_now`); leases, heartbeats and tickets use the database's own clock.
+* Personal data (e-mail, phone, names, free data of transactional messages) is only in `sealed` columns, encrypted under
+  the contact's own data key; look-ups go through the keyed hash in `address.hash`.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    Interval,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    Sequence,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+        "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+    }
+)
+
+CHANNELS = ("email", "sms")
+CLASSES = ("marketing", "transactional", "security")
+
+
+def _instant(name: str, *, required: bool = False, stamped: bool = False) -> Column[object]:
+    """A UTC instant; `stamped` fills it with the database's own clock."""
+    default = text("clock_timestamp()") if stamped else None
+    return Column(name, DateTime(timezone=True), nullable=not (required or stamped), server_default=default)
+
+
+def _one_of(name: str, values: tuple[str, ...]) -> CheckConstraint:
+    return CheckConstraint(f"{name} IN ({', '.join(repr(v) for v in values)})", name=name)
+
+
+#: One line of order for everything that must be compared across tables: an authorisation and a withdrawal draw from it
+#: while they hold the same row locks, so the smaller number really came first.
+order_seq = Sequence("order_seq", metadata=metadata)
+
+engine = Table(
+    "engine",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("clock_offset", Interval, nullable=False, server_default=text("'0'")),
+    _instant("stopped_at"),
+    Column("stopped_by", Text),
+    Column("key_fingerprints", JSONB, nullable=False, server_default=text("'[]'")),
+    Column("hash_key", LargeBinary),  # wrapped by the newest of SECRET_KEYS; never retired while an address row needs it
+    Column("shop", JSONB),  # what `apply` read from dispatcher.toml: definitions.Shop
+    CheckConstraint("id = 1", name="single"),
+)
+
+contact = Table(
+    "contact",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("external_id", Text, nullable=False, unique=True),  # the first of its aliases
+    Column("locale", Text),
+    Column("country", Text),  # ISO 3166-1 alpha-2
+    Column("subdivision", Text),  # ISO 3166-2 without the country
+    Column("zone", Text),  # IANA zone stated by or for the contact
+    Column("attributes", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("data_key", LargeBinary),  # wrapped; NULL once erased
+    Column("sealed", LargeBinary),  # personal fields: keys.Personal
+    Column("email_address_id", BigInteger, ForeignKey("address.id")),
+    Column("sms_address_id", BigInteger, ForeignKey("address.id")),
+    Column("version", Integer, nullable=False, server_default=text("1")),  # rises with every change that rendering sees
+    Column("merged_into", BigInteger, ForeignKey("contact.id")),
+    _instant("paused_until"),
+    _instant("erased_at"),
+    _instant("created_at", stamped=True),
+    Index(None, "email_address_id"),
+    Index(None, "sms_address_id"),
+    Index(None, "merged_into", postgresql_where=text("merged_into IS NOT NULL")),
+)
+
+contact_alias = Table(
+    "contact_alias",
+    metadata,
+    Column("external_id", Text, primary_key=True),
+    Column("contact_id", BigInteger, ForeignKey("contact.id"), nullable=False, index=True),
+    _instant("created_at", stamped=True),
+)
+
+address = Table(
+    "address",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("channel", Text, nullable=False),
+    Column("hash", LargeBinary, nullable=False),  # keys.KeyRing.address_hash
+    Column("state", Text, nullable=False, server_default=text("'ok'")),
+    _instant("created_at", stamped=True),
+    UniqueConstraint("channel", "hash"),
+    _one_of("channel", CHANNELS),
+    _one_of("state", ("ok", "bad")),
+)
+
+suppression = Table(
+    "suppression",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("address_id", BigInteger, ForeignKey("address.id"), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("order_seq", BigInteger, nullable=False),
+    _instant("created_at", required=True),
+    UniqueConstraint("address_id", "reason"),
+    _one_of("reason", ("hard_bounce", "invalid", "complaint", "unsubscribe", "stop", "operator", "erasure")),
+    _one_of("scope", ("all", "marketing")),
+)
+
+consent_event = Table(
+    "consent_event",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),  # 1, 2, 3 ... without a gap: arrival order
+    Column("contact_id", BigInteger, ForeignKey("contact.id"), nullable=False, index=True),
+    Column("channel", Text, nullable=False),
+    Column("address_id", BigInteger, ForeignKey("address.id")),
+    Column("address_hash", LargeBinary),
+    Column("topic", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    _instant("occurred_at", required=True),
+    _instant("received_at", required=True),
+    Column("source", Text, nullable=False),  # form, page, file hash and line ...: how we know
+    Column("wording", JSONB),  # {"id", "hash", "language"}
+    Column("opt_in_level", Text),  # single_opt_in, confirmed_opt_in
+    Column("sealed", LargeBinary),  # IP, user agent: under the contact's data key
+    Column("order_seq", BigInteger, nullable=False),
+    Column("previous_hash", LargeBinary, nullable=False),
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    _one_of("channel", CHANNELS),
+    _one_of("action", ("requested", "granted", "withdrawn")),
+    _one_of("actor", ("person", "import", "shop", "operator")),
+)
+
+consent = Table(
+    "consent",
+    metadata,
+    Column("contact_id", BigInteger, ForeignKey("contact.id"), primary_key=True, autoincrement=False),
+    Column("channel", Text, primary_key=True),
+    Column("topic", Text, primary_key=True),
+    Column("address_id", BigInteger, ForeignKey("address.id")),  # consent holds for this address only
+    Column("state", Text, nullable=False),
+    Column("confirmed", Boolean, nullable=False, server_default=text("false")),  # satisfies a double opt-in topic
+    _instant("effective_at", required=True),
+    _instant("expires_at"),
+    Column("event_id", BigInteger, ForeignKey("consent_event.id"), nullable=False),
+    _one_of("channel", CHANNELS),
+    _one_of("state", ("pending", "granted", "withdrawn")),  # no row: none
+)
+
+event = Table(
+    "event",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("source", Text, nullable=False, server_default=text("'shop'")),
+    Column("source_key", Text, nullable=False),
+    Column("body_hash", LargeBinary, nullable=False),
+    Column("contact_id", BigInteger, ForeignKey("contact.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    _instant("occurred_at", required=True),
+    _instant("received_at", stamped=True),
+    Column("value", Numeric, nullable=False, server_default=text("0")),
+    Column("properties", JSONB, nullable=False, server_default=text("'{}'")),
+    UniqueConstraint("source", "source_key"),
+    Index(None, "contact_id", "name", "occurred_at"),
+)
+
+event_item = Table(
+    "event_item",
+    metadata,
+    Column("event_id", BigInteger, ForeignKey("event.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("interests", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    Column("quantity", Numeric, nullable=False, server_default=text("1")),
+    Column("value", Numeric, nullable=False, server_default=text("0")),
+    Column("properties", JSONB, nullable=False, server_default=text("'{}'")),
+)
+
+interest = Table(
+    "interest",
+    metadata,
+    Column("contact_id", BigInteger, ForeignKey("contact.id"), primary_key=True, autoincrement=False),
+    Column("name", Text, primary_key=True),
+    # log2 of the sum of 2^((t - LANDMARK) / half-life) over the items: grows by new items only, never with time.
+    Column("log2_mass", Double, nullable=False),
+    Column("half_life_days", Double, nullable=False),
+    Index(None, "name", "contact_id"),
+)
+
+segment = Table(
+    "segment",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("definition", JSONB, nullable=False),
+    Column("version", Integer, nullable=False, server_default=text("1")),
+)
+
+template = Table(  # content by hash: what a run froze can be read for ever
+    "template",
+    metadata,
+    Column("hash", Text, primary_key=True),
+    Column("channel", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("files", JSONB, nullable=False),  # file name -> text, meta.yaml included
+    Column("current", Boolean, nullable=False, server_default=text("true")),  # the one `apply` read last
+    Index("template_current_key", "channel", "name", unique=True, postgresql_where=text("current")),
+)
+
+campaign = Table(
+    "campaign",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("definition", JSONB, nullable=False),  # definitions.Campaign
+    Column("version", Integer, nullable=False, server_default=text("1")),
+    Column("active", Boolean, nullable=False, server_default=text("true")),
+    _instant("fires_after"),  # only occurrences later than this count: the last edit or the last fire
+    _instant("next_fire_at"),
+    Index(None, "next_fire_at", postgresql_where=text("next_fire_at IS NOT NULL")),
+)
+
+run = Table(
+    "run",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("kind", Text, nullable=False, server_default=text("'campaign'")),
+    Column("campaign_id", BigInteger, ForeignKey("campaign.id")),
+    Column("name", Text, nullable=False),  # the campaign's name, or the template's for a standing run
+    Column("occurrence_key", Text, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("topic", Text),
+    Column("class", Text, nullable=False, key="class_"),
+    Column("lane", Text, nullable=False),
+    Column("priority", SmallInteger, nullable=False, server_default=text("50")),
+    Column("definition", JSONB, nullable=False),
+    Column("segment", JSONB),
+    Column("template_hash", Text, ForeignKey("template.hash"), nullable=False),
+    Column("tzdata", Text, nullable=False),
+    _instant("nominal_at", required=True),
+    _instant("as_of", required=True),
+    Column("audience", Integer, nullable=False, server_default=text("0")),
+    Column("pages", Integer, nullable=False, server_default=text("0")),
+    Column("cursor", Integer, nullable=False, server_default=text("0")),  # pages planned so far
+    Column("state", Text, nullable=False),
+    Column("started_by", Text),
+    _instant("created_at", required=True),
+    _instant("planned_at"),
+    _instant("finished_at"),
+    UniqueConstraint("campaign_id", "occurrence_key"),
+    Index("run_standing_key", "template_hash", unique=True, postgresql_where=text("kind = 'standing'")),
+    Index(None, "state", postgresql_where=text("finished_at IS NULL")),
+    _one_of("kind", ("campaign", "standing")),
+    _one_of("channel", CHANNELS),
+    _one_of("class", CLASSES),
+    _one_of("state", ("planning", "running", "paused", "cancelled", "finished", "missed")),
+)
+
+audience_page = Table(  # who the segment selected at `as_of`, frozen: a page is planned whole or not at all
+    "audience_page",
+    metadata,
+    Column("run_id", Uuid, ForeignKey("run.id", ondelete="CASCADE"), primary_key=True),
+    Column("page", Integer, primary_key=True, autoincrement=False),
+    Column("contact_ids", ARRAY(BigInteger), nullable=False),
+)
+
+MAY_HAVE_LEFT = "('sending', 'sent', 'delivered', 'bounced', 'unknown')"
+
+message = Table(
+    "message",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("run_id", Uuid, ForeignKey("run.id"), nullable=False),
+    Column("contact_id", BigInteger, ForeignKey("contact.id"), nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("topic", Text),
+    Column("class", Text, nullable=False, key="class_"),
+    Column("address_id", BigInteger, ForeignKey("address.id")),
+    Column("status", Text, nullable=False),
+    Column("reason", Text),  # why skipped, failed or cancelled
+    _instant("due_at", required=True),
+    _instant("first_due_at", required=True),
+    Column("deferred_reason", Text),
+    _instant("expires_at", required=True),
+    Column("facts", JSONB),  # of the gate that objected
+    Column("batch_id", BigInteger),
+    Column("attempts", SmallInteger, nullable=False, server_default=text("0")),
+    _instant("authorised_at"),
+    Column("authorise_seq", BigInteger),
+    _instant("send_deadline"),
+    Column("worker_id", Uuid),
+    _instant("handed_over_at"),
+    _instant("settled_at"),
+    Column("provider", Text),
+    Column("provider_ref", Text),
+    Column("client", Text),  # API key name of a message asked for over HTTP
+    Column("idempotency_key", Text),
+    Column("body_hash", LargeBinary),
+    Column("sealed", LargeBinary),  # the data of a transactional message, under the contact's data key
+    Index(
+        "message_once_per_contact",
+        "run_id",
+        "contact_id",
+        "channel",
+        unique=True,
+        postgresql_where=text("client IS NULL"),
+    ),
+    Index(
+        "message_once_per_address",
+        "run_id",
+        "channel",
+        "address_id",
+        unique=True,
+        postgresql_where=text(f"client IS NULL AND status IN {MAY_HAVE_LEFT}"),
+    ),
+    UniqueConstraint("client", "idempotency_key"),
+    Index("message_due_idx", "due_at", postgresql_where=text("status = 'pending' AND batch_id IS NULL")),
+    Index("message_batch_idx", "batch_id", postgresql_where=text("status IN ('pending', 'sending')")),
+    Index("message_open_idx", "contact_id", postgresql_where=text("status IN ('pending', 'sending')")),
+    Index("message_contact_history_idx", "contact_id", "authorised_at", postgresql_where=text("authorised_at IS NOT NULL")),
+    Index("message_address_history_idx", "address_id", "authorised_at", postgresql_where=text("authorised_at IS NOT NULL")),
+    _one_of("channel", CHANNELS),
+    _one_of("class", CLASSES),
+    _one_of(
+        "status",
+        ("pending", "sending", "sent", "delivered", "bounced", "skipped", "failed", "cancelled", "unknown"),
+    ),
+)
+
+attempt = Table(  # earlier tries of a message; the latest is in the message itself
+    "attempt",
+    metadata,
+    Column("message_id", Uuid, ForeignKey("message.id"), primary_key=True),
+    Column("number", SmallInteger, primary_key=True, autoincrement=False),
+    _instant("authorised_at", required=True),
+    _instant("send_deadline"),
+    _instant("handed_over_at"),
+    _instant("settled_at"),
+    Column("worker_id", Uuid),
+    Column("provider", Text),
+    Column("provider_ref", Text),
+    Column("outcome", Text, nullable=False),
+    Column("detail", Text),
+    _one_of("outcome", ("not_sent", "retry", "unknown")),
+)
+
+batch = Table(
+    "batch",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("run_id", Uuid, ForeignKey("run.id"), nullable=False),
+    Column("lane", Text, nullable=False),
+    Column("priority", SmallInteger, nullable=False, server_default=text("50")),
+    Column("state", Text, nullable=False, server_default=text("'ready'")),
+    Column("claim_token", Integer, nullable=False, server_default=text("0")),
+    Column("worker_id", Uuid),
+    _instant("lease_until"),
+    _instant("ticketed_at"),
+    _instant("created_at", stamped=True),
+    Index("batch_ready_idx", "lane", "id", postgresql_where=text("state = 'ready'")),
+    Index("batch_claimed_idx", "worker_id", postgresql_where=text("state = 'claimed'")),
+    _one_of("state", ("ready", "claimed", "done")),
+)
+
+lane = Table(
+    "lane",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("rate_per_second", Double),  # NULL: as fast as the provider takes it
+    Column("burst", Integer, nullable=False, server_default=text("1")),
+    _instant("theoretical_arrival_at"),  # GCRA
+    _instant("paused_until"),
+)
+
+worker = Table(
+    "worker",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("host", Text, nullable=False),  # host name and boot id: only there can its death be proved
+    Column("pid", Integer, nullable=False),
+    Column("lock_path", Text, nullable=False),  # held by flock for life: the kernel drops it on death, never on pause
+    Column("queues", ARRAY(Text), nullable=False),
+    Column("slots", Integer, nullable=False),
+    _instant("started_at", stamped=True),
+    _instant("heartbeat_at", stamped=True),
+    _instant("ended_at"),
+)
+
+unsubscribe = Table(  # one answered request at /u: what it waited for and when it said so
+    "unsubscribe",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("contact_id", BigInteger, ForeignKey("contact.id"), nullable=False, index=True),
+    Column("address_id", BigInteger, ForeignKey("address.id")),
+    Column("channel", Text, nullable=False),
+    Column("topic", Text, nullable=False),
+    _instant("committed_at", required=True),
+    _instant("answered_at"),
+    Column("answer", SmallInteger),  # 200 or 202
+)
+
+api_key = Table(
+    "api_key",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("scopes", ARRAY(Text), nullable=False),
+    _instant("created_at", stamped=True),
+    _instant("last_used_at"),
+    _instant("revoked_at"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    _instant("at", stamped=True),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("details", JSONB, nullable=False, server_default=text("'{}'")),
+)

@@ -1,0 +1,1 @@
+"""The clock: one table "when -> which actor"; does no work itself."""

@@ -1,0 +1,1 @@
+"""The who: a small language, definition -> expression -> SQL predicate."""

@@ -1,0 +1,25 @@
+"""Lengths of time as people write them: `90d`, `24h`, `30m`, `45s`, `2w`."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+_FORM = re.compile(r"(\d{1,5})\s*([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def parse_duration(value: Any) -> timedelta:
+    """Return the length that `value` says; ValueError with an example if it says none.  A month is not a length."""
+    if isinstance(value, timedelta):
+        return value
+    found = _FORM.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError(f"{value!r} is not a duration; write a whole number and a unit, like 90d, 24h, 30m or 2w")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]

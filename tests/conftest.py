@@ -1,0 +1,92 @@
+"""Real servers for the tests: embedded PostgreSQL and Valkey, or those of DISPATCHER_TEST_DATABASE_URL / _BROKER_URL."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.engine import URL, make_url
+
+from dispatcher import schema
+from dispatcher.db import engine_for
+from dispatcher.keys import KeyRing, open_key_ring
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The addresses of a real PostgreSQL and a real Valkey, for this session of tests."""
+    database_url, broker_url = (os.environ.get(f"DISPATCHER_TEST_{kind}_URL") for kind in ("DATABASE", "BROKER"))
+    if database_url and broker_url:
+        yield database_url, broker_url
+        return
+    from dispatcher.embedded import servers as embedded_servers
+
+    with embedded_servers(tmp_path_factory.mktemp("servers")) as running:
+        yield database_url or running.database_url, broker_url or running.broker_url
+
+
+@pytest.fixture(scope="session")
+def template_database(servers: tuple[str, str]) -> Iterator[URL]:
+    """A migrated, empty database that every test gets a copy of."""
+    url = make_url(servers[0])
+    name = f"template_{uuid.uuid4().hex[:8]}"
+    administrator = engine_for(servers[0]).execution_options(isolation_level="AUTOCOMMIT")
+    with administrator.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine = engine_for(url.set(database=name).render_as_string(hide_password=False))
+    schema.migrate(engine)
+    engine.dispose()
+    yield url.set(database=name)
+    with administrator.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def database_url(template_database: URL, servers: tuple[str, str]) -> Iterator[str]:
+    """A database of its own for this test, with the schema and nothing else."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    administrator = engine_for(servers[0]).execution_options(isolation_level="AUTOCOMMIT")
+    with administrator.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template_database.database} STRATEGY file_copy"))
+    url = template_database.set(database=name).render_as_string(hide_password=False)
+    yield url
+    engine_for(url).dispose()
+    with administrator.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def broker_url(servers: tuple[str, str]) -> str:
+    return servers[1]
+
+
+@pytest.fixture
+def database(database_url: str) -> Engine:
+    return engine_for(database_url)
+
+
+@pytest.fixture
+def connection(database: Engine) -> Iterator[Connection]:
+    """A connection with an open transaction; what a test does not commit is gone with its database anyway."""
+    with database.connect() as connection:
+        yield connection
+
+
+@pytest.fixture
+def key_ring(database: Engine, tmp_path: Path) -> KeyRing:
+    with database.begin() as connection:
+        return open_key_ring(connection, tmp_path / "home", None)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The reference data, where it is present."""
+    if not SHARED.is_dir():
+        pytest.skip("the reference data is not on this machine (it is in CI)")
+    return SHARED

@@ -1,0 +1,1 @@
+"""The hands: Dramatiq broker, middleware, shallow actors."""
