@@ -1,0 +1,140 @@
+"""Unsubscribe tokens: what goes in comes out, and nothing else opens."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from itsdangerous import Signer
+
+from dispatcher.definitions import NAME
+from dispatcher.keys import KeyRing
+from dispatcher.tokens import BadToken, UnsubscribeTokens, WayOut, unsubscribe_url
+
+SECRET = b"s" * 32
+RING = KeyRing([SECRET], b"h" * 32)
+TOKENS = UnsubscribeTokens(RING)
+TYPICAL = TOKENS.make(123_456, "email", "offers", 234_567)
+
+ids = st.integers(min_value=0, max_value=2**63 - 1)
+topics = st.from_regex(NAME, fullmatch=True)
+channels = st.sampled_from(["email", "sms"])
+
+
+@given(ids, channels, topics, ids)
+def test_a_token_says_again_what_it_was_made_from(contact_id: int, channel: str, topic: str, address_id: int) -> None:
+    token = TOKENS.make(contact_id, channel, topic, address_id)
+
+    assert TOKENS.read(token) == WayOut(contact_id, channel, topic, address_id)
+
+
+def test_a_token_is_short_enough_for_an_sms() -> None:
+    assert len(TOKENS.make(2_000_000, "sms", "new-arrivals", 4_000_000)) < 55
+    assert TYPICAL.isascii()
+
+
+def test_the_link_leads_to_the_public_address() -> None:
+    way_out = WayOut(123_456, "email", "offers", 234_567)
+
+    assert unsubscribe_url("https://mail.shop.example", TOKENS, way_out) == f"https://mail.shop.example/u/{TYPICAL}"
+
+
+@given(st.text(max_size=300))
+def test_no_text_is_a_token(text: str) -> None:
+    refused(text)
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_are_a_token(data: bytes) -> None:
+    refused(data.decode("latin-1"))
+
+
+@given(payload=st.binary(max_size=60))
+def test_no_invented_payload_under_a_true_signature_gets_through_unless_it_is_one(payload: bytes) -> None:
+    """Even our own signature over garbage gives BadToken or a sound WayOut, never another error."""
+    from itsdangerous.encoding import base64_encode
+
+    token = TOKENS._signer.sign(base64_encode(payload)).decode()
+    try:
+        found = TOKENS.read(token)
+    except BadToken:
+        return
+    assert found.channel in ("email", "sms")
+
+
+@given(position=st.integers(0, len(TYPICAL) - 1), bit=st.integers(0, 6))
+def test_one_flipped_bit_spoils_it(position: int, bit: int) -> None:
+    changed = bytearray(TYPICAL.encode())
+    changed[position] ^= 1 << bit
+
+    refused(changed.decode("ascii"))
+
+
+def test_every_other_last_character_spoils_it() -> None:
+    """Base64 leaves four bits unused in the last one; two spellings of one signature would be two tokens."""
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_="
+    for character in alphabet.replace(TYPICAL[-1], ""):
+        refused(TYPICAL[:-1] + character)
+
+
+@given(length=st.integers(0, len(TYPICAL) - 1))
+def test_a_piece_of_a_token_is_none(length: int) -> None:
+    refused(TYPICAL[:length])
+    refused(TYPICAL[-length:] if length else "")
+
+
+@pytest.mark.parametrize("extra", [" ", "\n", "=", ".", "A", "\0", "/", "%00", "é"])
+def test_nothing_may_stand_before_or_after_it(extra: str) -> None:
+    refused(TYPICAL + extra)
+    refused(extra + TYPICAL)
+
+
+@pytest.mark.parametrize("character", ["a", ".", "é", "\ud800", "\0"])
+def test_a_megabyte_is_refused_at_once(character: str) -> None:
+    began = time.perf_counter()
+    refused(character * 1_000_000)
+
+    assert time.perf_counter() - began < 0.1
+
+
+def test_a_signature_made_for_another_purpose_does_not_open_it() -> None:
+    payload = TYPICAL.partition(".")[0]
+    for purpose, salt in (("confirmation", b"dispatcher/unsubscribe"), ("unsubscribe", b"dispatcher/preferences")):
+        signer = Signer(
+            RING.signing_keys(purpose),
+            salt=salt,
+            key_derivation="hmac",
+            digest_method=hashlib.sha256,
+            algorithm=TOKENS._signer.algorithm,
+        )
+        refused(signer.sign(payload).decode())
+
+
+def test_tokens_of_an_older_secret_key_still_open() -> None:
+    rotated = UnsubscribeTokens(KeyRing([os.urandom(32), SECRET], b"h" * 32))
+
+    assert rotated.read(TYPICAL) == WayOut(123_456, "email", "offers", 234_567)
+    assert rotated.make(123_456, "email", "offers", 234_567) != TYPICAL
+
+
+def test_tokens_of_a_foreign_key_do_not_open() -> None:
+    refused(UnsubscribeTokens(KeyRing([b"x" * 32], b"h" * 32)).make(1, "email", "offers", 1))
+
+
+def test_every_refusal_reads_the_same() -> None:
+    said = set()
+    for wrong in ("", "x", TYPICAL[:-1], TYPICAL.swapcase(), "ü" * 40):
+        with pytest.raises(BadToken) as raised:
+            TOKENS.read(wrong)
+        said.add(str(raised.value))
+
+    assert len(said) == 1
+
+
+def refused(token: str) -> None:
+    with pytest.raises(BadToken):
+        TOKENS.read(token)
