@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
 
 from segments.durations import Duration
 
@@ -196,6 +196,10 @@ def _percent(value: Any) -> float:
     raise ValueError(f"{value!r} is not a share; write it like 5%")
 
 
+def _show_percent(value: float) -> str:
+    return f"{value * 100:.10g}%"
+
+
 class Campaign(Definition):
     name: Name
     channel: Channel
@@ -206,7 +210,9 @@ class Campaign(Definition):
     priority: Annotated[int, Field(ge=0, le=100)] = 50
     expires_after: Annotated[Duration, Field(gt=timedelta(0), le=LONGEST_EXPIRY)] = timedelta(hours=24)
     on_cap: Literal["skip", "defer"] = "skip"
-    holdout: Annotated[float, BeforeValidator(_percent), Field(ge=0, lt=1)] = 0.0
+    holdout: Annotated[
+        float, BeforeValidator(_percent), Field(ge=0, lt=1), PlainSerializer(_show_percent, when_used="json")
+    ] = 0.0
     recheck_segment: bool = False  # ask again right before sending whether the contact is still in the segment
 
 

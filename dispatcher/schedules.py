@@ -169,9 +169,11 @@ def _fire_next(connection: Connection, campaign_id: int) -> tuple[bool, UUID | N
     return True, run_id
 
 
-def _fire(connection: Connection, name: str, occurrence: Occurrence, now: datetime) -> UUID | None:
+def _fire(
+    connection: Connection, name: str, occurrence: Occurrence, now: datetime, *, missed: bool = False
+) -> UUID | None:
     """Return the new run, or None if this occurrence has its run already."""
-    from dispatcher import runs
+    from dispatcher import runs  # the clock asks every second and fires seldom
 
     run_id = runs.fire(
         connection,
@@ -180,8 +182,10 @@ def _fire(connection: Connection, name: str, occurrence: Occurrence, now: dateti
         nominal_at=occurrence.nominal_at,
         now=now,
         started_by="schedule",
+        missed=missed,
     )
-    log.info("campaign.fired", campaign=name, occurrence=occurrence.key, run=str(run_id))
+    event = "campaign.missed" if missed else "campaign.fired"
+    log.info(event, campaign=name, occurrence=occurrence.key, run=str(run_id) if run_id else None)
     return run_id
 
 
@@ -193,11 +197,8 @@ def _move_on(connection: Connection, campaign_id: int, following: Occurrence | N
 
 def _record_missed(connection: Connection, name: str, schedule: Schedule, after: datetime, now: datetime) -> Occurrence:
     """Write a `missed` run for each occurrence that is too late now (the newest ten); return the newest of them."""
-    from dispatcher import runs
-
     too_late = now - schedule.max_lateness - timedelta(microseconds=1)
     missed = latest_occurrences(schedule, after, too_late, MOST_MISSED_RECORDED)
     for occurrence in missed:
-        runs.record_missed(connection, name, occurrence_key=occurrence.key, nominal_at=occurrence.nominal_at, now=now)
-        log.warning("campaign.missed", campaign=name, occurrence=occurrence.key)
+        _fire(connection, name, occurrence, now, missed=True)
     return missed[-1]
