@@ -1,0 +1,226 @@
+"""Transactional messages that the shop asks for one by one: an order confirmation, a sign-in code.
+
+They are addressed by the shop's own key (client and Idempotency-Key), belong to the standing run of their template's
+content, and are born in a batch: no planning, no waiting behind a campaign.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import orjson
+import yaml
+from sqlalchemy import Connection, Row, text
+from uuid_utils.compat import uuid7
+
+from dispatcher import clock, db
+from dispatcher.definitions import TemplateMeta
+from dispatcher.errors import DispatcherError, NotFound, Refused
+from dispatcher.keys import KeyRing
+from dispatcher.places import TZDATA_VERSION
+
+#: How long a message of each class is worth sending.
+EXPIRES_AFTER = {"transactional": timedelta(hours=72), "security": timedelta(minutes=10)}
+LONGEST_KEY = 255
+
+
+class KeyReused(DispatcherError):  # noqa: N818 - named for what it says, like the rest of its family
+    """The same Idempotency-Key came with another body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the shop asks for."""
+
+    template: str
+    channel: str
+    contact: str  #: external id
+    data: dict[str, Any]  #: what the template may use; personal, so it is only ever stored sealed
+
+
+def submit(connection: Connection, key_ring: KeyRing, wish: Wish, *, client: str, idempotency_key: str) -> UUID:
+    """Return the id of the message that `client` asked for under this key; the first time it is made, and due now.
+
+    Raises NotFound (contact), Refused (template), or KeyReused.
+    """
+    if not 0 < len(idempotency_key) <= LONGEST_KEY or not idempotency_key.isprintable():
+        raise Refused(f"an idempotency key is 1 to {LONGEST_KEY} printable characters")
+    body_hash = _body_hash(key_ring, wish)
+    known = _find(connection, client, idempotency_key)
+    if known is not None:
+        return _same(known, body_hash, idempotency_key)
+    run = _standing_run(connection, wish)
+    contact = _hold_contact(connection, wish.contact)
+    sealed = key_ring.open_data_key(contact.data_key).seal(wish.data)
+    message_id = _insert(connection, run, contact, wish, client, idempotency_key, body_hash, sealed)
+    if message_id is None:  # another request with this key was quicker; it has committed, else we would still wait
+        return _same(_find(connection, client, idempotency_key), body_hash, idempotency_key)
+    db.notify(connection, "due")
+    return message_id
+
+
+def read(connection: Connection, message_id: UUID) -> dict[str, Any]:
+    """Return what became of a message, as the API tells it; NotFound if there is none."""
+    row = connection.execute(
+        text(
+            """
+            SELECT m.id, m.run_id AS run, r.name AS template, c.external_id AS contact, m.channel, m.class, m.topic,
+                   m.status, COALESCE(m.reason, m.deferred_reason) AS reason, m.due_at, m.expires_at, m.authorised_at,
+                   m.handed_over_at, m.settled_at
+            FROM message m JOIN run r ON r.id = m.run_id JOIN contact c ON c.id = m.contact_id
+            WHERE m.id = :id
+            """
+        ),
+        {"id": message_id},
+    ).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no message {message_id}")
+    return dict(row._mapping)
+
+
+def _body_hash(key_ring: KeyRing, wish: Wish) -> bytes:
+    """Return a keyed hash: a plain one of a six-digit code could be guessed by whoever reads the database."""
+    try:
+        body = orjson.dumps([wish.template, wish.channel, wish.contact, wish.data], option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError as error:
+        raise Refused(f"the data cannot be stored as JSON: {error}") from error
+    return key_ring.address_hash("message body", body.decode())
+
+
+def _find(connection: Connection, client: str, idempotency_key: str) -> Row[Any] | None:
+    return connection.execute(
+        text("SELECT id, body_hash FROM message WHERE client = :client AND idempotency_key = :key"),
+        {"client": client, "key": idempotency_key},
+    ).one_or_none()
+
+
+def _same(known: Row[Any] | None, body_hash: bytes, idempotency_key: str) -> UUID:
+    if known is None or bytes(known.body_hash) != body_hash:
+        raise KeyReused(f"Idempotency-Key {idempotency_key!r} was used before with another body; take a new key")
+    return UUID(str(known.id))
+
+
+def _standing_run(connection: Connection, wish: Wish) -> Row[Any]:
+    """Return the run that all messages of this template's content belong to; the first message makes it."""
+    template = connection.execute(
+        text(
+            "SELECT hash, files->>'meta.yaml' AS meta FROM template "
+            "WHERE current AND name = :name AND channel = :channel"
+        ),
+        {"name": wish.template, "channel": wish.channel},
+    ).one_or_none()
+    if template is None:
+        raise Refused(
+            f"there is no {wish.channel} template {wish.template}; add it to templates/ and run dispatcher apply"
+        )
+    meta = TemplateMeta.model_validate(yaml.safe_load(template.meta))
+    if meta.class_ not in EXPIRES_AFTER:
+        raise Refused(
+            f"template {wish.template} is {meta.class_}; only transactional and security ones are sent singly"
+        )
+    find = text("SELECT id, lane, class, topic FROM run WHERE kind = 'standing' AND template_hash = :hash")
+    return connection.execute(find, {"hash": template.hash}).one_or_none() or _make_run(
+        connection, wish, template, meta
+    )
+
+
+def _make_run(connection: Connection, wish: Wish, template: Row[Any], meta: TemplateMeta) -> Row[Any]:
+    """Return the new standing run, or the one that another request has just made."""
+    connection.execute(
+        text(
+            """
+            INSERT INTO run (id, kind, name, occurrence_key, channel, topic, class, lane, definition, template_hash,
+                             tzdata, nominal_at, as_of, state, created_at, planned_at)
+            VALUES (:id, 'standing', :name, 'standing', :channel, :topic, :class, :lane, '{}', :template_hash,
+                    :tzdata, :now, :now, 'running', :now, :now)
+            ON CONFLICT (template_hash) WHERE kind = 'standing' DO NOTHING
+            """
+        ),
+        {
+            "id": uuid7(),
+            "name": wish.template,
+            "channel": wish.channel,
+            "topic": meta.topic,
+            "class": meta.class_,
+            "lane": f"{wish.channel}.transactional",  # security too: the lane nobody else can fill
+            "template_hash": template.hash,
+            "tzdata": TZDATA_VERSION,
+            "now": clock.read_now(connection),
+        },
+    )
+    return connection.execute(
+        text("SELECT id, lane, class, topic FROM run WHERE kind = 'standing' AND template_hash = :hash"),
+        {"hash": template.hash},
+    ).one()
+
+
+def _hold_contact(connection: Connection, external_id: str) -> Row[Any]:
+    """Return the contact behind `external_id`, whatever it was merged into, with its data key held against erasure."""
+    contact_id = connection.scalar(
+        text("SELECT contact_id FROM contact_alias WHERE external_id = :external_id"), {"external_id": external_id}
+    )
+    while contact_id is not None:
+        contact = connection.execute(
+            text(
+                "SELECT id, data_key, merged_into, email_address_id AS email, sms_address_id AS sms "
+                "FROM contact WHERE id = :id FOR SHARE"
+            ),
+            {"id": contact_id},
+        ).one()
+        if contact.merged_into is None and contact.data_key is not None:
+            return contact
+        contact_id = contact.merged_into
+    raise NotFound(f"there is no contact {external_id}")
+
+
+def _insert(
+    connection: Connection,
+    run: Row[Any],
+    contact: Row[Any],
+    wish: Wish,
+    client: str,
+    idempotency_key: str,
+    body_hash: bytes,
+    sealed: bytes,
+) -> UUID | None:
+    """Write the message and its batch; None, and nothing written, if the key is taken."""
+    now = clock.read_now(connection)
+    class_ = run._mapping["class"]
+    batch_id = connection.scalar(text("SELECT nextval(pg_get_serial_sequence('batch', 'id'))"))
+    inserted = connection.scalar(
+        text(
+            """
+            INSERT INTO message (id, run_id, contact_id, channel, topic, class, address_id, status, due_at,
+                                 first_due_at, expires_at, batch_id, client, idempotency_key, body_hash, sealed)
+            VALUES (:id, :run_id, :contact_id, :channel, :topic, :class, :address_id, 'pending', :now, :now,
+                    :expires_at, :batch_id, :client, :idempotency_key, :body_hash, :sealed)
+            ON CONFLICT (client, idempotency_key) DO NOTHING RETURNING id
+            """
+        ),
+        {
+            "id": uuid7(),
+            "run_id": run.id,
+            "contact_id": contact.id,
+            "channel": wish.channel,
+            "topic": run.topic,
+            "class": class_,
+            "address_id": contact._mapping[wish.channel],
+            "now": now,
+            "expires_at": now + EXPIRES_AFTER[class_],
+            "batch_id": batch_id,
+            "client": client,
+            "idempotency_key": idempotency_key,
+            "body_hash": body_hash,
+            "sealed": sealed,
+        },
+    )
+    if inserted is None:
+        return None
+    connection.execute(
+        text("INSERT INTO batch (id, run_id, lane) VALUES (:id, :run_id, :lane)"),
+        {"id": batch_id, "run_id": run.id, "lane": run.lane},
+    )
+    return UUID(str(inserted))
