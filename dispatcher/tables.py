@@ -72,7 +72,7 @@ engine = Table(
     _instant("stopped_at"),
     Column("stopped_by", Text),
     Column("key_fingerprints", JSONB, nullable=False, server_default=text("'[]'")),
-    Column("hash_key", LargeBinary),  # wrapped by the newest of SECRET_KEYS; never retired while an address row needs it
+    Column("hash_key", LargeBinary),  # wrapped by the newest of SECRET_KEYS; kept while an address row needs it
     Column("shop", JSONB),  # what `apply` read from dispatcher.toml: definitions.Shop
     CheckConstraint("id = 1", name="single"),
 )
@@ -270,7 +270,6 @@ run = Table(
     _instant("as_of", required=True),
     Column("audience", Integer, nullable=False, server_default=text("0")),
     Column("pages", Integer, nullable=False, server_default=text("0")),
-    Column("cursor", Integer, nullable=False, server_default=text("0")),  # pages planned so far
     Column("state", Text, nullable=False),
     Column("started_by", Text),
     _instant("created_at", required=True),
@@ -291,8 +290,11 @@ audience_page = Table(  # who the segment selected at `as_of`, frozen: a page is
     Column("run_id", Uuid, ForeignKey("run.id", ondelete="CASCADE"), primary_key=True),
     Column("page", Integer, primary_key=True, autoincrement=False),
     Column("contact_ids", ARRAY(BigInteger), nullable=False),
+    _instant("planned_at"),
 )
 
+OPEN = text("status IN ('pending', 'sending')")
+AUTHORISED = text("authorised_at IS NOT NULL")
 MAY_HAVE_LEFT = "('sending', 'sent', 'delivered', 'bounced', 'unknown')"
 
 message = Table(
@@ -344,10 +346,10 @@ message = Table(
     ),
     UniqueConstraint("client", "idempotency_key"),
     Index("message_due_idx", "due_at", postgresql_where=text("status = 'pending' AND batch_id IS NULL")),
-    Index("message_batch_idx", "batch_id", postgresql_where=text("status IN ('pending', 'sending')")),
-    Index("message_open_idx", "contact_id", postgresql_where=text("status IN ('pending', 'sending')")),
-    Index("message_contact_history_idx", "contact_id", "authorised_at", postgresql_where=text("authorised_at IS NOT NULL")),
-    Index("message_address_history_idx", "address_id", "authorised_at", postgresql_where=text("authorised_at IS NOT NULL")),
+    Index("message_open_by_run_idx", "run_id", "batch_id", postgresql_where=OPEN),
+    Index("message_open_by_contact_idx", "contact_id", postgresql_where=OPEN),
+    Index("message_contact_history_idx", "contact_id", "authorised_at", postgresql_where=AUTHORISED),
+    Index("message_address_history_idx", "address_id", "authorised_at", postgresql_where=AUTHORISED),
     _one_of("channel", CHANNELS),
     _one_of("class", CLASSES),
     _one_of(

@@ -1,0 +1,86 @@
+"""What a decision may look at.  Values only: no session, no clock, no settings.  `facts_page` reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from dispatcher.definitions import Cap, Silence
+from dispatcher.places import NOWHERE, Places
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A marketing message that left, or may have left: what caps count."""
+
+    at: datetime  #: authorised
+    channel: str
+    topic: str | None
+    to_contact: bool
+    to_address: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """A pending marketing message of another run to the same contact that goes before this one."""
+
+    message_id: str
+    campaign: str
+    channel: str
+    topic: str | None
+    due_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What holds for every message of a run."""
+
+    state: str  #: of the run
+    stopped: bool  #: by `stop-all`
+    channel: str
+    topic: str | None
+    class_: str
+    urgent: bool = False
+    double_opt_in: bool = False
+    silences: tuple[Silence, ...] = ()
+    guard: timedelta = timedelta(minutes=5)
+    caps: tuple[Cap, ...] = ()  #: those that speak of this channel and topic
+    on_cap: str = "skip"
+
+    @property
+    def marketing(self) -> bool:
+        return self.class_ == "marketing"
+
+    @property
+    def heeds_quiet_hours(self) -> bool:
+        return self.marketing or (self.class_ == "transactional" and self.channel == "sms" and not self.urgent)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything the gates may know of one message."""
+
+    run: RunFacts
+    contact_id: int
+    expires_at: datetime
+    address_id: int | None = None
+    address_ok: bool = True
+    suppressions: tuple[tuple[str, str], ...] = ()  #: (reason, scope)
+    consent: str = "none"  #: none, pending, granted, withdrawn
+    consent_for_this_address: bool = True
+    consent_confirmed: bool = False
+    consent_effective_at: datetime | None = None
+    consent_expires_at: datetime | None = None
+    consent_event: int | None = None
+    paused_until: datetime | None = None
+    in_segment: bool = True
+    flow_exited: bool = False
+    source_stale: bool = False
+    held_out: bool = False
+    duplicate_of: str | None = None  #: who gets this run's message at the same address, or got it
+    too_late: bool = False  #: its local time had passed when the run was planned, and the campaign says skip
+    places: Places = NOWHERE
+    spread: float = 0.0  #: 0..1, the same for a message whenever it is asked: keeps an opening from being a stampede
+    counted: tuple[Counted, ...] = ()
+    rivals: tuple[Rival, ...] = ()  #: best first

@@ -1,0 +1,234 @@
+"""May this message go now?  Facts in, verdict out.
+
+`decide` asks the gates in order and returns the first objection.  Plan, authorise, simulate and explain all ask it, and
+nothing else decides.  Consent comes before caps and quiet hours before caps: what is blocked or parked never eats a slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from dispatcher.caps import rivals_for, room_under
+from dispatcher.facts import Facts
+from dispatcher.quiet_hours import next_opening
+
+
+class Reason(StrEnum):
+    OPERATOR = "OPERATOR"  #: a human stopped the engine or the run
+    EXPIRED = "EXPIRED"  #: it would come too late to be of use
+    NO_ADDRESS = "NO_ADDRESS"  #: no address on this channel
+    BAD_ADDRESS = "BAD_ADDRESS"  #: the address cannot work
+    SUPPRESSED = "SUPPRESSED"  #: a standing "never send" on the address
+    NO_CONSENT = "NO_CONSENT"  #: this topic is not granted on this channel for this address
+    PAUSED = "PAUSED"  #: the person asked for a pause
+    NOT_IN_SEGMENT = "NOT_IN_SEGMENT"  #: the campaign is not for them, or no longer
+    FLOW_EXIT = "FLOW_EXIT"  #: what the trigger waited for happened
+    SOURCE_STALE = "SOURCE_STALE"  #: the shop's feed is too old to know
+    HOLDOUT = "HOLDOUT"  #: kept out on purpose, to measure what sending does
+    DUPLICATE_ADDRESS = "DUPLICATE_ADDRESS"  #: somebody else in this run has the same address
+    LATE = "LATE"  #: its local time had passed
+    PLACE_UNKNOWN = "PLACE_UNKNOWN"  #: we cannot tell whether it is night there
+    QUIET_HOURS = "QUIET_HOURS"  #: it is time for silence where the contact may be
+    OUTRANKED = "OUTRANKED"  #: a more important message needs the slot
+    CAPPED = "CAPPED"  #: enough for now
+    RENDER_FAILED = "RENDER_FAILED"  #: the template could not be filled for this contact
+    REJECTED = "REJECTED"  #: the provider refused it for good
+    PROVIDER_DROPPED = "PROVIDER_DROPPED"  #: the provider accepted it and then let it fall
+    RATE = "RATE"  #: the provider's rate is used up for the moment
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Nothing objects."""
+
+
+@dataclass(frozen=True, slots=True)
+class Defer:
+    """Not now; ask again at `until`."""
+
+    until: datetime
+    reason: Reason
+    facts: dict[str, Any] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Never, for this message."""
+
+    reason: Reason
+    facts: dict[str, Any] = field(default_factory=dict, compare=False)
+
+
+Verdict = Send | Defer | Skip
+SEND = Send()
+
+#: How soon to ask again when only a human or better data can change the answer.
+ASK_AGAIN = {Reason.OPERATOR: timedelta(minutes=1), Reason.PLACE_UNKNOWN: timedelta(hours=1)}
+_MOST_SPREAD = timedelta(minutes=30)
+
+
+def not_stopped(facts: Facts, now: datetime) -> Verdict:
+    if facts.run.state == "cancelled":
+        return Skip(Reason.OPERATOR, {"run": "cancelled"})
+    if facts.run.stopped or facts.run.state == "paused":
+        shown = {"engine": "stopped"} if facts.run.stopped else {"run": "paused"}
+        return Defer(now + ASK_AGAIN[Reason.OPERATOR], Reason.OPERATOR, shown)
+    return SEND
+
+
+def not_expired(facts: Facts, now: datetime) -> Verdict:
+    return Skip(Reason.EXPIRED, {"expires_at": facts.expires_at}) if now >= facts.expires_at else SEND
+
+
+def has_address(facts: Facts, now: datetime) -> Verdict:
+    return Skip(Reason.NO_ADDRESS, {"channel": facts.run.channel}) if facts.address_id is None else SEND
+
+
+def address_works(facts: Facts, now: datetime) -> Verdict:
+    return SEND if facts.address_ok else Skip(Reason.BAD_ADDRESS, {"channel": facts.run.channel})
+
+
+def not_suppressed(facts: Facts, now: datetime) -> Verdict:
+    if not facts.suppressions:
+        return SEND
+    binding = [reason for reason, scope in facts.suppressions if scope == "all" or facts.run.marketing]
+    return Skip(Reason.SUPPRESSED, {"because": binding}) if binding else SEND
+
+
+def has_consent(facts: Facts, now: datetime) -> Verdict:
+    if not facts.run.marketing or (objection := _consent_objection(facts, now)) is None:
+        return SEND
+    return Skip(Reason.NO_CONSENT, {"topic": facts.run.topic, "state": facts.consent, "because": objection})
+
+
+def _consent_objection(facts: Facts, now: datetime) -> str | None:
+    if facts.consent != "granted":
+        return {"none": "never granted", "pending": "not confirmed yet", "withdrawn": "withdrawn"}[facts.consent]
+    if not facts.consent_for_this_address:
+        return "granted for a former address"
+    if facts.consent_expires_at is not None and facts.consent_expires_at <= now:
+        return "no longer in force"
+    if facts.run.double_opt_in and not facts.consent_confirmed:
+        return "the topic needs a confirmed opt-in"
+    return None
+
+
+def not_paused(facts: Facts, now: datetime) -> Verdict:
+    if facts.paused_until is None or facts.paused_until <= now or not facts.run.marketing:
+        return SEND
+    return Skip(Reason.PAUSED, {"paused_until": facts.paused_until})
+
+
+def in_segment(facts: Facts, now: datetime) -> Verdict:
+    return SEND if facts.in_segment else Skip(Reason.NOT_IN_SEGMENT)
+
+
+def flow_goes_on(facts: Facts, now: datetime) -> Verdict:
+    return Skip(Reason.FLOW_EXIT) if facts.flow_exited else SEND
+
+
+def source_is_fresh(facts: Facts, now: datetime) -> Verdict:
+    return Skip(Reason.SOURCE_STALE) if facts.source_stale else SEND
+
+
+def not_held_out(facts: Facts, now: datetime) -> Verdict:
+    return Skip(Reason.HOLDOUT) if facts.held_out else SEND
+
+
+def first_at_its_address(facts: Facts, now: datetime) -> Verdict:
+    return SEND if facts.duplicate_of is None else Skip(Reason.DUPLICATE_ADDRESS, {"goes_to": facts.duplicate_of})
+
+
+def in_time(facts: Facts, now: datetime) -> Verdict:
+    return Skip(Reason.LATE) if facts.too_late else SEND
+
+
+def place_known(facts: Facts, now: datetime) -> Verdict:
+    if facts.places.zones or not facts.run.heeds_quiet_hours:
+        return SEND
+    return Defer(now + ASK_AGAIN[Reason.PLACE_UNKNOWN], Reason.PLACE_UNKNOWN)
+
+
+def outside_quiet_hours(facts: Facts, now: datetime) -> Verdict:
+    if not facts.run.silences or not facts.run.heeds_quiet_hours:
+        return SEND
+    opening = next_opening(now, facts.places.zones, facts.run.silences, facts.run.guard)
+    if opening is not None and opening.opens_at == now:
+        return SEND
+    shown = {"zones": facts.places.zones, "known_from": facts.places.known_from}
+    if opening is None:
+        return Skip(Reason.QUIET_HOURS, shown | {"opens_at": None})
+    length = (opening.closes_at - opening.opens_at) if opening.closes_at else _MOST_SPREAD * 10
+    until = opening.opens_at + min(_MOST_SPREAD, length / 10) * facts.spread
+    if until >= facts.expires_at:  # rather in the stampede than too late
+        until = opening.opens_at
+    return Defer(until, Reason.QUIET_HOURS, shown | {"opens_at": opening.opens_at, "closes_at": opening.closes_at})
+
+
+def not_outranked(facts: Facts, now: datetime) -> Verdict:
+    if not facts.rivals or not facts.run.marketing:
+        return SEND
+    for cap in facts.run.caps:
+        free = room_under(cap, facts, now).free
+        rivals = rivals_for(cap, facts, now)
+        if 0 < free <= len(rivals):
+            winner = rivals[free - 1]
+            shown = {"cap": cap.name, "winner": winner.message_id, "campaign": winner.campaign}
+            return Defer(winner.expires_at, Reason.OUTRANKED, shown)
+    return SEND
+
+
+def under_caps(facts: Facts, now: datetime) -> Verdict:
+    if not facts.counted or not facts.run.marketing:
+        return SEND
+    full = [room for cap in facts.run.caps if (room := room_under(cap, facts, now)).frees_at is not None]
+    if not full:
+        return SEND
+    last = max(full, key=lambda room: room.frees_at or now)
+    shown = {"cap": last.cap.name, "counted": last.counted, "frees_at": last.frees_at}
+    if facts.run.on_cap == "defer" and last.frees_at is not None:
+        return Defer(last.frees_at, Reason.CAPPED, shown)
+    return Skip(Reason.CAPPED, shown)
+
+
+Gate = Callable[[Facts, datetime], Verdict]
+
+GATES: tuple[Gate, ...] = (
+    not_stopped,
+    not_expired,
+    has_address,
+    address_works,
+    not_suppressed,
+    has_consent,
+    not_paused,
+    in_segment,
+    flow_goes_on,
+    source_is_fresh,
+    not_held_out,
+    first_at_its_address,
+    in_time,
+    place_known,
+    outside_quiet_hours,
+    not_outranked,
+    under_caps,
+)
+
+
+def decide(facts: Facts, now: datetime) -> Verdict:
+    """Return the first objection, or Send if no gate objects.  A deferral past the expiry is a skip."""
+    for gate in GATES:
+        verdict = gate(facts, now)
+        if verdict is not SEND:
+            return _within_expiry(verdict, facts)
+    return SEND
+
+
+def _within_expiry(verdict: Verdict, facts: Facts) -> Verdict:
+    if isinstance(verdict, Defer) and verdict.until >= facts.expires_at:
+        shown = {"blocked_by": verdict.reason, "until": verdict.until, "expires_at": facts.expires_at}
+        return Skip(Reason.EXPIRED, verdict.facts | shown)
+    return verdict

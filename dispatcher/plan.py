@@ -1,0 +1,167 @@
+"""Write one ledger row for every contact of a run's audience, with its verdict.
+
+A page is planned whole or not at all, in one transaction: facts by one query, `decide`, rows by COPY, those that are due
+already in batches.  A crash leaves whole pages; a doubled ticket finds the page taken or done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import orjson
+from sqlalchemy import Connection, Engine, Row, text
+from uuid_utils.compat import uuid7
+
+from dispatcher import clock, db
+from dispatcher.definitions import Campaign
+from dispatcher.facts import Facts
+from dispatcher.facts_page import Order, order_of, read_facts
+from dispatcher.gates import Defer, Skip, Verdict, decide
+from dispatcher.lifecycle import Status
+from dispatcher.quiet_hours import first_instant
+from dispatcher.runs import load_run
+from dispatcher.shop import load_shop
+
+BATCH_SIZE = 500
+_FIRST_TO_SEE_A_DAY = timezone(timedelta(hours=14))
+
+_COLUMNS = (
+    "id", "run_id", "contact_id", "channel", "topic", "class", "address_id", "status", "reason",
+    "due_at", "first_due_at", "deferred_reason", "expires_at", "facts", "batch_id", "settled_at",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a contact of the audience gets: a verdict at its own due time."""
+
+    external_id: str
+    facts: Facts
+    due_at: datetime
+    verdict: Verdict
+
+
+def plan_page(database: Engine, run_id: UUID) -> bool:
+    """Plan the run's next page; False if there is none left to take."""
+    with database.begin() as connection:
+        run = load_run(connection, run_id, lock="FOR SHARE")
+        if run.state not in ("planning", "cancelled") or run.planned_at is not None:
+            return False
+        page = connection.execute(
+            text("""SELECT page, contact_ids FROM audience_page WHERE run_id = :run AND planned_at IS NULL
+                    ORDER BY page LIMIT 1 FOR UPDATE SKIP LOCKED"""),
+            {"run": run_id},
+        ).one_or_none()
+        if page is not None:
+            now = clock.read_now(connection)
+            order = order_of(run, load_shop(connection), stopped=False, urgent=False)
+            write(connection, run, list(judge(connection, run, order, page.contact_ids, now)), now)
+            connection.execute(
+                text("UPDATE audience_page SET planned_at = :now WHERE run_id = :run AND page = :page"),
+                {"now": now, "run": run_id, "page": page.page},
+            )
+            db.notify(connection, "due")
+    if page is None:
+        finish_planning(database, run_id)
+    return page is not None
+
+
+def finish_planning(database: Engine, run_id: UUID) -> None:
+    """Record that every page is planned, once it is so."""
+    with database.begin() as connection:
+        connection.execute(
+            text("""UPDATE run SET planned_at = clock_timestamp() + (SELECT clock_offset FROM engine),
+                           state = CASE state WHEN 'planning' THEN 'running' ELSE state END
+                    WHERE id = :run AND planned_at IS NULL AND state <> 'paused'
+                      AND NOT EXISTS (SELECT FROM audience_page p WHERE p.run_id = run.id AND p.planned_at IS NULL)"""),
+            {"run": run_id},
+        )
+
+
+def judge(
+    connection: Connection, run: Row[Any], order: Order, contact_ids: list[int], now: datetime,
+    taken: dict[int, str] | None = None,
+) -> Iterator[Planned]:  # fmt: skip
+    """Yield the verdict for each contact, in contact order.
+
+    `taken` (address -> who has it) remembers the addresses of this run across pages for those who write no rows.
+    """
+    campaign = Campaign.model_validate(run.definition)
+    wall = _local_wall_time(run, campaign)
+    taken = {} if taken is None else taken
+    expires_at = now + campaign.expires_after
+    for external_id, facts in read_facts(connection, order, contact_ids, now=now, expires_at=expires_at):
+        due_at = now
+        if wall is not None:
+            due_at, too_late = _local_due(wall, facts.places.zones, campaign, now)
+            facts = replace(facts, expires_at=due_at + campaign.expires_after, too_late=too_late)  # noqa: PLW2901
+        if facts.address_id in taken:
+            facts = replace(facts, duplicate_of=taken[facts.address_id])  # noqa: PLW2901
+        verdict = decide(facts, due_at)
+        if facts.address_id is not None and not isinstance(verdict, Skip):
+            taken[facts.address_id] = external_id
+        yield Planned(external_id, facts, due_at, verdict)
+
+
+def _local_wall_time(run: Row[Any], campaign: Campaign) -> datetime | None:
+    """Return the nominal local time of a scheduled `local: true` run; None: everybody is due now."""
+    if campaign.schedule is None or not campaign.schedule.local or run.started_by != "schedule":
+        return None
+    wall: datetime = run.nominal_at.astimezone(_FIRST_TO_SEE_A_DAY).replace(tzinfo=None)
+    return wall
+
+
+def _local_due(wall: datetime, zones: tuple[str, ...], campaign: Campaign, now: datetime) -> tuple[datetime, bool]:
+    """Return when it is `wall` in the first of `zones`, and whether that is past and the campaign says skip."""
+    if not zones:
+        return now, False
+    due = min(first_instant(wall.date(), wall.time(), ZoneInfo(zone)) for zone in zones)
+    late = campaign.schedule.late if campaign.schedule else None
+    if due >= now or late is None:
+        return max(due, now), False
+    if late == "next_day":
+        following = wall.date() + timedelta(days=1)
+        return min(first_instant(following, wall.time(), ZoneInfo(zone)) for zone in zones), False
+    return now, late == "skip"
+
+
+def write(connection: Connection, run: Row[Any], page: list[Planned], now: datetime) -> None:
+    """Write the page's rows, those that are due into new batches."""
+    due_now = sum(1 for p in page if not isinstance(p.verdict, Defer | Skip) and p.due_at <= now)
+    batches = _new_batches(connection, run, -(-due_now // BATCH_SIZE))
+    db.copy_rows(connection, "message", _COLUMNS, _rows(run, page, batches, now))
+
+
+def _new_batches(connection: Connection, run: Row[Any], number: int) -> list[int]:
+    return list(
+        connection.scalars(
+            text("""INSERT INTO batch (run_id, lane, priority) SELECT :run, :lane, :priority
+                    FROM generate_series(1, :number) RETURNING id"""),
+            {"run": run.id, "lane": run.lane, "priority": run.priority, "number": number},
+        )
+    )
+
+
+def _rows(run: Row[Any], page: list[Planned], batches: list[int], now: datetime) -> Iterator[tuple[Any, ...]]:
+    cancelled = run.state == "cancelled"
+    placed = 0
+    for planned in page:
+        facts, verdict = planned.facts, planned.verdict
+        status, reason, due_at, deferred, shown, batch_id = Status.PENDING, None, planned.due_at, None, None, None
+        if isinstance(verdict, Skip):
+            status, reason, shown = Status.CANCELLED if cancelled else Status.SKIPPED, verdict.reason, verdict.facts
+        elif isinstance(verdict, Defer):
+            due_at, deferred, shown = verdict.until, verdict.reason, verdict.facts
+        elif due_at <= now:
+            batch_id = batches[placed // BATCH_SIZE]
+            placed += 1
+        yield (
+            str(uuid7()), run.id, facts.contact_id, run.channel, run.topic, run.class_, facts.address_id, status, reason,
+            due_at, planned.due_at, deferred, facts.expires_at, orjson.dumps(shown).decode() if shown else None,
+            batch_id, now if reason else None,
+        )  # fmt: skip

@@ -1,0 +1,91 @@
+"""Which processes work here, and how another one can prove that one of them is dead.
+
+Each holds an exclusive flock on a file of its own for life.  The kernel drops it when the process dies, however it dies,
+and never while it is only paused: a free lock is proof of death, on the same host.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from uuid import UUID
+
+from sqlalchemy import Engine, Row, text
+from uuid_utils.compat import uuid7
+
+Proof = Literal["dead", "alive", "unproven"]
+
+
+def this_host() -> str:
+    """Return a name for this machine since its last boot: locks of another one prove nothing here."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        boot = "unknown-boot"
+    return f"{platform.node()}/{boot}"
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """This process in the table of workers; its lock lives as long as the process."""
+
+    worker_id: UUID
+    lock_path: Path
+    descriptor: int
+
+
+def register(database: Engine, home: Path, *, kind: str, queues: list[str], slots: int) -> Registration:
+    """Take the lock, then write the row: a row whose lock is free always means death."""
+    worker_id = uuid7()
+    folder = home / "workers"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock_path = folder / f"{worker_id}.lock"
+    descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with database.begin() as connection:
+        connection.execute(
+            text("""INSERT INTO worker (id, kind, host, pid, lock_path, queues, slots)
+                    VALUES (:id, :kind, :host, :pid, :lock_path, :queues, :slots)"""),
+            {"id": worker_id, "kind": kind, "host": this_host(), "pid": os.getpid(), "lock_path": str(lock_path),
+             "queues": queues, "slots": slots},
+        )  # fmt: skip
+    return Registration(worker_id, lock_path, descriptor)
+
+
+def heartbeat(database: Engine, registration: Registration) -> None:
+    with database.begin() as connection:
+        connection.execute(
+            text("UPDATE worker SET heartbeat_at = clock_timestamp() WHERE id = :id"), {"id": registration.worker_id}
+        )
+
+
+def unregister(database: Engine, registration: Registration) -> None:
+    """Say goodbye: nothing of this worker is left to rescue."""
+    with database.begin() as connection:
+        connection.execute(
+            text("UPDATE worker SET ended_at = clock_timestamp() WHERE id = :id"), {"id": registration.worker_id}
+        )
+    registration.lock_path.unlink(missing_ok=True)
+    os.close(registration.descriptor)
+
+
+def prove(worker: Row[tuple[object, ...]]) -> Proof:
+    """Return whether this worker (a row with host and lock_path) is certainly dead, certainly alive, or neither."""
+    if worker.host != this_host():
+        return "unproven"
+    try:
+        descriptor = os.open(worker.lock_path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return "unproven"
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return "alive"
+    else:
+        return "dead"
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,220 @@
+"""Runs: one execution of a campaign, with everything frozen that must not change under way.
+
+Starting a run freezes its definition, segment, template content and audience; `plan` then writes one ledger row for
+each contact.  Pausing and cancelling change only the run row; `sweep` carries it into the messages, page by page.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Connection, Row, text
+from uuid_utils.compat import uuid7
+
+from dispatcher import audience, audit, clock, db
+from dispatcher.definitions import Campaign, TemplateMeta
+from dispatcher.errors import NotFound, Refused
+from dispatcher.places import TZDATA_VERSION
+from dispatcher.shop import load_shop
+
+#: A second manual start within this time is more often a slip than a wish.
+START_AGAIN_AFTER = timedelta(hours=24)
+SWEEP_PAGE = 2_000
+
+_FREEZE = text("""
+INSERT INTO run (id, campaign_id, name, occurrence_key, channel, topic, class, lane, priority, definition, segment,
+                 template_hash, tzdata, nominal_at, as_of, state, started_by, created_at)
+VALUES (:id, :campaign_id, :name, :occurrence_key, :channel, :topic, :class, :lane, :priority, CAST(:definition AS jsonb),
+        CAST(:segment AS jsonb), :template_hash, :tzdata, :nominal_at, :now, :state, :started_by, :now)
+ON CONFLICT (campaign_id, occurrence_key) DO NOTHING
+RETURNING id
+""")
+
+
+def lane_of(channel: str, class_: str) -> str:
+    """Return the lane of a message: channel x class; security travels with transactional."""
+    return f"{channel}.{'marketing' if class_ == 'marketing' else 'transactional'}"
+
+
+def load_campaign(connection: Connection, name: str) -> tuple[int, Campaign]:
+    """Return a campaign's id and definition; NotFound names those that exist."""
+    row = connection.execute(
+        text("SELECT id, definition, active FROM campaign WHERE name = :name"), {"name": name}
+    ).one_or_none()
+    if row is None or not row.active:
+        names = connection.scalars(text("SELECT name FROM campaign WHERE active ORDER BY name")).all()
+        raise NotFound(f"there is no campaign {name}; there {'are' if names else 'is none yet: run dispatcher apply'} {', '.join(names)}".rstrip())
+    return row.id, Campaign.model_validate(row.definition)
+
+
+def template_of(connection: Connection, channel: str, name: str) -> tuple[str, TemplateMeta]:
+    """Return the current template's content hash and its meta.yaml."""
+    from dispatcher.content import meta_of
+
+    row = connection.execute(
+        text("SELECT hash, files FROM template WHERE channel = :channel AND name = :name AND current"),
+        {"channel": channel, "name": name},
+    ).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no template {channel}/{name}; add templates/{channel}/{name} and run dispatcher apply")
+    return row.hash, meta_of(row.files)
+
+
+def start(connection: Connection, name: str, *, started_by: str, again: bool = False) -> UUID:
+    """Start a campaign now, by hand; return the run's id.  Refused if it ran within 24 h, unless `again`."""
+    campaign_id, _ = load_campaign(connection, name)
+    connection.execute(text("SELECT FROM campaign WHERE id = :id FOR UPDATE"), {"id": campaign_id})
+    now = clock.read_now(connection)
+    last = connection.scalar(
+        text("SELECT max(created_at) FROM run WHERE campaign_id = :id AND state <> 'missed'"), {"id": campaign_id}
+    )
+    if last is not None and now - last < START_AGAIN_AFTER and not again:
+        raise Refused(f"campaign {name} ran at {last:%Y-%m-%d %H:%M} UTC, less than 24 h ago; start it with --again if you mean it")
+    run_id = fire(
+        connection, name, occurrence_key=f"by hand {now:%Y-%m-%dT%H:%M:%S.%fZ}", nominal_at=now, now=now, started_by=started_by
+    )
+    if run_id is None:
+        raise Refused(f"campaign {name} was started at this very instant by somebody else")
+    audit.record(connection, started_by, "campaign.start", name, {"run": str(run_id)})
+    return run_id
+
+
+def fire(
+    connection: Connection, name: str, *, occurrence_key: str, nominal_at: datetime, now: datetime, started_by: str,
+    missed: bool = False,
+) -> UUID | None:  # fmt: skip
+    """Insert the run of one occurrence with everything frozen; None if that occurrence already has its run.
+
+    `missed` records an occurrence that was too late to be sent: a run without an audience.
+    """
+    campaign_id, campaign = load_campaign(connection, name)
+    template_hash, meta = template_of(connection, campaign.channel, campaign.template)
+    segment = audience.load_segment(connection, campaign.segment)
+    run_id = uuid7()
+    inserted = connection.execute(
+        _FREEZE,
+        {
+            "id": run_id,
+            "campaign_id": campaign_id,
+            "name": campaign.name,
+            "occurrence_key": occurrence_key,
+            "channel": campaign.channel,
+            "topic": campaign.topic or meta.topic,
+            "class": meta.class_,
+            "lane": lane_of(campaign.channel, meta.class_),
+            "priority": campaign.priority,
+            "definition": orjson.dumps(campaign.model_dump(mode="json")).decode(),
+            "segment": segment.model_dump_json(by_alias=True),
+            "template_hash": template_hash,
+            "tzdata": TZDATA_VERSION,
+            "nominal_at": nominal_at,
+            "now": now,
+            "state": "missed" if missed else "planning",
+            "started_by": started_by,
+        },
+    ).scalar_one_or_none()
+    if inserted is None:
+        return None
+    if missed:
+        connection.execute(text("UPDATE run SET finished_at = :now WHERE id = :id"), {"now": now, "id": run_id})
+        return run_id
+    people, pages = audience.freeze(connection, run_id, segment, now)
+    connection.execute(
+        text("UPDATE run SET audience = :people, pages = :pages WHERE id = :id"),
+        {"people": people, "pages": pages, "id": run_id},
+    )
+    db.notify(connection, "run")
+    return run_id
+
+
+def load_run(connection: Connection, run_id: UUID, *, lock: str = "") -> Row[Any]:
+    """Return a run's row (`class` as `class_`), locked with `lock` (such as "FOR SHARE")."""
+    row = connection.execute(
+        text(f"SELECT *, class AS class_ FROM run WHERE id = :id {lock}"), {"id": run_id}  # noqa: S608 - a fixed lock clause
+    ).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no run {run_id}; dispatcher run list shows them")
+    return row
+
+
+def pause(connection: Connection, run_id: UUID, *, by: str) -> None:
+    """Stop authorising this run's messages.  Their expiry goes on running."""
+    _move(connection, run_id, {"planning", "running"}, "paused", by)
+
+
+def resume(connection: Connection, run_id: UUID, *, by: str) -> None:
+    """Let a paused run go on: planning where it was left, and what it had put off is due at once."""
+    run = _move(connection, run_id, {"paused"}, "running", by)
+    if run.planned_at is None:
+        connection.execute(text("UPDATE run SET state = 'planning' WHERE id = :id"), {"id": run_id})
+    wake_stopped(connection, run_id)
+
+
+def cancel(connection: Connection, run_id: UUID, *, by: str) -> None:
+    """Never send what has not left yet; planning goes on, so that everybody still has a row and a reason."""
+    _move(connection, run_id, {"planning", "running", "paused"}, "cancelled", by)
+
+
+def _move(connection: Connection, run_id: UUID, allowed: set[str], state: str, by: str) -> Row[Any]:
+    run = load_run(connection, run_id, lock="FOR UPDATE")
+    if run.state not in allowed:
+        raise Refused(f"run {run_id} is {run.state} and cannot become {state}")
+    connection.execute(text("UPDATE run SET state = :state WHERE id = :id"), {"state": state, "id": run_id})
+    audit.record(connection, by, f"run.{state}", str(run_id), {"was": run.state})
+    db.notify(connection, "run")
+    return run
+
+
+def wake_stopped(connection: Connection, run_id: UUID | None = None) -> None:
+    """Make what only an operator's stop had put off due at once; of one run, or of all."""
+    connection.execute(
+        text("""UPDATE message SET due_at = :now, deferred_reason = NULL, facts = NULL
+                WHERE status = 'pending' AND deferred_reason = 'OPERATOR'
+                  AND (CAST(:run AS uuid) IS NULL OR run_id = :run)"""),
+        {"now": clock.read_now(connection), "run": run_id},
+    )
+
+
+def stop_all(connection: Connection, *, by: str) -> None:
+    """Stop authorising anything at all."""
+    connection.execute(
+        text("UPDATE engine SET stopped_at = clock_timestamp() + clock_offset, stopped_by = :by WHERE stopped_at IS NULL"),
+        {"by": by},
+    )
+    audit.record(connection, by, "engine.stop", "engine", {})
+    db.notify(connection, "engine")
+
+
+def go_on(connection: Connection, *, by: str) -> None:
+    """Undo `stop_all`."""
+    connection.execute(text("UPDATE engine SET stopped_at = NULL, stopped_by = NULL"))
+    wake_stopped(connection)
+    audit.record(connection, by, "engine.go_on", "engine", {})
+    db.notify(connection, "engine")
+
+
+def sweep(connection: Connection, now: datetime) -> int:
+    """Carry cancellation into one page of pending messages, and mark runs finished; return the messages changed."""
+    cancelled = connection.execute(
+        text("""
+        WITH doomed AS MATERIALIZED (
+            SELECT m.id FROM message m JOIN run r ON r.id = m.run_id
+            WHERE r.state = 'cancelled' AND r.finished_at IS NULL AND m.status = 'pending'
+            LIMIT :page FOR UPDATE OF m SKIP LOCKED)
+        UPDATE message m SET status = 'cancelled', reason = 'OPERATOR', batch_id = NULL, settled_at = :now
+        FROM doomed WHERE m.id = doomed.id"""),
+        {"page": SWEEP_PAGE, "now": now},
+    ).rowcount
+    connection.execute(_FINISH, {"now": now})
+    return int(cancelled)
+
+
+# A run whose every message has come to rest; `unknown` may still be settled by evidence.
+_FINISH = text("""
+UPDATE run r SET finished_at = :now, state = CASE r.state WHEN 'running' THEN 'finished' ELSE r.state END
+WHERE r.kind = 'campaign' AND r.finished_at IS NULL AND r.planned_at IS NOT NULL AND r.state IN ('running', 'cancelled')
+  AND NOT EXISTS (SELECT FROM message m WHERE m.run_id = r.id AND m.status IN ('pending', 'sending'))
+""")
