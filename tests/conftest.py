@@ -1,4 +1,4 @@
-"""Real servers for the tests: embedded PostgreSQL and Valkey, or those of DISPATCHER_TEST_DATABASE_URL / _BROKER_URL."""
+"""Real servers for the tests: embedded PostgreSQL and Valkey, or DISPATCHER_TEST_DATABASE_URL and _BROKER_URL."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
     if database_url and broker_url:
         yield database_url, broker_url
         return
-    from dispatcher.embedded import servers as embedded_servers
+    from dispatcher import embedded
 
-    with embedded_servers(tmp_path_factory.mktemp("servers")) as running:
+    home = tmp_path_factory.mktemp("servers")
+    with embedded.servers(home) as running:
         yield database_url or running.database_url, broker_url or running.broker_url
+    embedded.remove(home)  # as root the data are not under `home`
 
 
 @pytest.fixture(scope="session")
