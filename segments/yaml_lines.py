@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import yaml
@@ -28,6 +29,7 @@ from yaml.events import (
     SequenceStartEvent,
 )
 
+from segments.durations import format_duration
 from segments.errors import InvalidDocument
 
 Path = tuple[str | int, ...]
@@ -50,10 +52,14 @@ class Document:
 
     def line_of(self, path: Sequence[str | int]) -> int:
         """Return the line, from 1, of what `path` names, or of the closest thing around it."""
+        return self.lines.get(self.known_part(path), 1)
+
+    def known_part(self, path: Sequence[str | int]) -> Path:
+        """Return as much of `path` as is really written in the document."""
         parts = tuple(path)
         while parts and parts not in self.lines:
             parts = parts[:-1]
-        return self.lines.get(parts, 1)
+        return parts
 
 
 def load_document(text: str | bytes, file: str) -> Document:
@@ -76,6 +82,8 @@ def findings(error: ValidationError, document: Document, file: str) -> list[str]
     found = []
     for detail in error.errors(include_url=False):
         path = tuple(part for part in detail["loc"] if part != "[key]")
+        if detail["type"] != "missing":
+            path = document.known_part(path)  # a short form has no place for the field that it stands for
         field = f"{field_name(path)}: " if path else ""
         found.append(f"{file}:{document.line_of(path)}: {field}{_reason(detail)}")
     return list(dict.fromkeys(found))
@@ -109,6 +117,12 @@ _REASONS: dict[str, Callable[[Any], str]] = {
     "list_type": lambda value: f"must be a list, got {shown(value)}",
     "tuple_type": lambda value: f"must be a list, got {shown(value)}",
 }
+_LIMITS = {
+    "greater_than": ("gt", "more than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+}
 _NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 
 
@@ -123,8 +137,27 @@ def _reason(detail: Any) -> str:
         return f"must be a name of lower-case letters, digits, - and _ (at most 63), got {shown(value)}"
     if kind == "literal_error":
         return f"must be {context['expected']}, got {shown(value)}"
+    if kind in _LIMITS:
+        key, words = _LIMITS[kind]
+        limit = context[key]
+        return (
+            f"must be {words} {format_duration(limit) if isinstance(limit, timedelta) else limit}, got {shown(value)}"
+        )
+    if kind in ("too_short", "too_long"):
+        least = kind == "too_short"
+        length = context["min_length" if least else "max_length"]
+        return f"must have at {'least' if least else 'most'} {length} of them, got {context['actual_length']}"
+    if kind == "string_too_short":
+        return "must not be empty"
     message = str(context.get("error") or detail["msg"]).replace("Input should be", "must be")
     return message if kind == "value_error" else f"{message[:1].lower()}{message[1:]}, got {shown(value)}"
+
+
+def _limit(limit: Any) -> str:
+    text = str(limit)
+    if text.startswith("datetime.timedelta("):  # all that pydantic tells of the limit of a length of time
+        return format_duration(timedelta(**{unit: int(n) for unit, n in re.findall(r"(days|seconds)=(\d+)", text)}))
+    return text
 
 
 def _as_text(raw: str | bytes, file: str) -> str:
