@@ -139,10 +139,7 @@ def _reason(detail: Any) -> str:
         return f"must be {context['expected']}, got {shown(value)}"
     if kind in _LIMITS:
         key, words = _LIMITS[kind]
-        limit = context[key]
-        return (
-            f"must be {words} {format_duration(limit) if isinstance(limit, timedelta) else limit}, got {shown(value)}"
-        )
+        return f"must be {words} {_limit(context[key])}, got {shown(value)}"
     if kind in ("too_short", "too_long"):
         least = kind == "too_short"
         length = context["min_length" if least else "max_length"]
