@@ -1,0 +1,41 @@
+"""Row locks in one order, so that nobody waits in a circle: run, contacts by id, addresses by id, messages, lane, and
+last the consent chain.
+
+Whoever changes consent, suppression or identity takes these, and so does every authorisation: one of two comes first.
+They allow what a foreign key needs (FOR NO KEY UPDATE), so planning is never held up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlalchemy import Connection, text
+
+_IDENTITY = 0x6964656E  # "iden"
+_CONSENT_CHAIN = 0x636F6E73  # "cons"
+
+_CONTACTS = text("SELECT id FROM contact WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE")
+_ADDRESSES = text("SELECT id FROM address WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE")
+_ADVISORY = text("SELECT pg_advisory_xact_lock(:key)")
+
+
+def lock_contacts(connection: Connection, ids: Collection[int]) -> None:
+    """Hold these contacts until the transaction ends.  Bulk writers: at most 500 at once."""
+    if ids:
+        connection.execute(_CONTACTS, {"ids": sorted(set(ids))})
+
+
+def lock_addresses(connection: Connection, ids: Collection[int]) -> None:
+    """Hold these addresses until the transaction ends; the contacts come first."""
+    if ids:
+        connection.execute(_ADDRESSES, {"ids": sorted(set(ids))})
+
+
+def lock_identity(connection: Connection) -> None:
+    """Be the only one who decides which contact an address belongs to; before any row lock."""
+    connection.execute(_ADVISORY, {"key": _IDENTITY})
+
+
+def lock_consent_chain(connection: Connection) -> None:
+    """Be the only one who appends evidence; after every other lock."""
+    connection.execute(_ADVISORY, {"key": _CONSENT_CHAIN})
