@@ -103,7 +103,7 @@ class Postgres:
         if not can_enter(self._identity, self._room):
             user = self._identity.name if self._identity else "you"
             raise Refused(f"user {user} cannot enter {self._room}: give back the permissions it had")
-        self._binaries = find_binaries(self._identity)
+        self._binaries = find_binaries(self._identity, self.folder)
         for left_over in (*self._room.glob("new-*"), self._sockets):
             shutil.rmtree(left_over, ignore_errors=True)
         self._sockets.mkdir(mode=0o700)
@@ -111,7 +111,6 @@ class Postgres:
         if not self.folder.is_dir():
             progress("making the database files, once")
             self._make_data(self._binaries, lock)
-        self._require_same_version(self._binaries)
         # We hold the lock, so no process of this server lives: a pid in this file is another process's by now.
         (self.folder / "postmaster.pid").unlink(missing_ok=True)
 
@@ -130,14 +129,6 @@ class Postgres:
         run(Command(arguments, self._room, self._identity), lock=lock, what="making the database files")
         new.rename(self.folder)
         _sync(self._room)
-
-    def _require_same_version(self, binaries: Binaries) -> None:
-        version = (self.folder / "PG_VERSION").read_text(encoding="ascii").strip()
-        if version != str(binaries.version):
-            raise Refused(
-                f"{self.folder} was made by PostgreSQL {version} and this is {binaries.version}: "
-                "dump it with the old one, or use another DISPATCHER_HOME"
-            )
 
     def command(self) -> Command:
         assert self._binaries is not None, "prepare comes first"  # noqa: S101
