@@ -45,7 +45,7 @@ def find_binaries(identity: Identity | None, data: Path) -> Binaries:
     if made_by is not None:
         raise Refused(
             f"{data} was made by PostgreSQL {made_by}, which is not here any more: install it, "
-            " or use another DISPATCHER_HOME"
+            "or use another DISPATCHER_HOME"
         )
     raise Refused(
         f"no PostgreSQL {OLDEST_VERSION} or newer here: pip install 'dispatcher[embedded]', "
