@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
+from threading import Event
 from typing import Any
 
 import orjson
+import psycopg
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.engine import make_url
 
@@ -41,3 +44,17 @@ def copy_rows(connection: Connection, table: str, columns: Sequence[str], rows: 
 def notify(connection: Connection, topic: str) -> None:
     """Tell the clock, at commit, that something is due; the tick a second later would find it too."""
     connection.exec_driver_sql("SELECT pg_notify('dispatcher', %s)", (topic,))
+
+
+def listen(engine: Engine, stopping: Event, *, beat: Callable[[], None], seconds: float = 2.0) -> Iterator[str]:
+    """Yield the topics of `notify` as they come, until `stopping`; call `beat` every so many seconds between."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, psycopg.Connection)
+        driver.execute("LISTEN dispatcher")
+        while not stopping.is_set():
+            beat()
+            until = time.monotonic() + seconds
+            while not stopping.is_set() and (left := until - time.monotonic()) > 0:
+                for note in driver.notifies(timeout=min(left, 0.25)):
+                    yield note.payload

@@ -146,7 +146,9 @@ class Shop(Definition):
     def _caps_are_told_apart(self) -> Shop:
         names = [cap.name for cap in self.caps]
         if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"two caps are called {sorted(twice)[0]}; their names are shown as reasons, so each needs its own")
+            raise ValueError(
+                f"two caps are called {sorted(twice)[0]}; their names are shown as reasons, so each needs its own"
+            )
         for cap in self.caps:
             if unknown := set(cap.topics or ()) - set(self.topics):
                 raise ValueError(f"cap {cap.name} names topic {sorted(unknown)[0]}, which [topics] does not have")
@@ -172,7 +174,9 @@ class Schedule(Definition):
         if self.cron is not None:
             _check_cron(self.cron)
         if self.local and self.late is None:
-            raise ValueError("with local: true say what happens to those for whom it is already past: late: now, next_day or skip")
+            raise ValueError(
+                "with local: true say what happens to those for whom it is already past: late: now, next_day or skip"
+            )
         return self
 
 
@@ -181,7 +185,9 @@ def _check_cron(expression: str) -> None:
     if len(fields) != 5:
         raise ValueError(f"cron {expression!r} needs five fields: minute hour day month weekday")
     if fields[2] != "*" and fields[4] != "*":
-        raise ValueError(f"cron {expression!r} restricts both day and weekday, which is ambiguous; restrict one of them")
+        raise ValueError(
+            f"cron {expression!r} restricts both day and weekday, which is ambiguous; restrict one of them"
+        )
     try:
         CronSim(expression, datetime(2026, 1, 1))  # noqa: DTZ001 - only parsed
     except CronSimError as error:

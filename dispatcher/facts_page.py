@@ -8,17 +8,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, TextClause, text
+from sqlalchemy import Connection, TextClause, text
 
 from dispatcher.caps import longest_window
-from dispatcher.definitions import Campaign, Shop
+from dispatcher.definitions import Shop
 from dispatcher.facts import Counted, Facts, Rival, RunFacts
 from dispatcher.places import places_of
 from dispatcher.quiet_hours import DEFAULT_SMS_SILENCE, GUARD
+from dispatcher.runs import Run
 from dispatcher.tables import MAY_HAVE_LEFT
 
 _CONTACTS = """
@@ -49,7 +49,8 @@ _HISTORY = f"""(
     SELECT jsonb_agg(jsonb_build_array(h.authorised_at, h.channel, h.topic, h.contact_id = c.id, h.address_id = a.id)
                      ORDER BY h.authorised_at)
     FROM message h
-    WHERE (h.contact_id = c.id OR h.address_id = a.id) AND h.class = 'marketing' AND h.authorised_at > :since
+    WHERE (h.contact_id = c.id OR h.address_id = a.id) AND h.class = 'marketing'
+        AND h.authorised_at > :since AND h.authorised_at <= :now
         AND h.status IN {MAY_HAVE_LEFT})"""
 
 # What goes first: more important, then due earlier, then by name, so that the order is total and the same every time.
@@ -77,13 +78,13 @@ class Order:
     facts: RunFacts
 
 
-def order_of(run: Row[Any], shop: Shop, *, stopped: bool, urgent: bool) -> Order:
-    """Return the order for a row of `run`, under the shop's present rules."""
+def order_of(run: Run, shop: Shop, *, stopped: bool, urgent: bool) -> Order:
+    """Return the order for a run, under the shop's present rules."""
     marketing = run.class_ == "marketing"
     topic = shop.topics.get(run.topic) if run.topic else None
     caps = tuple(c for c in shop.caps if run.channel in c.channels and (c.topics is None or run.topic in c.topics))
     own = shop.quiet_hours.sms + (DEFAULT_SMS_SILENCE,) if run.channel == "sms" else shop.quiet_hours.email
-    campaign = Campaign.model_validate(run.definition) if run.kind == "campaign" else None
+    campaign = run.campaign
     return Order(
         run_id=run.id,
         name=run.name,

@@ -48,7 +48,9 @@ class DataKey:
         return nonce + AESGCM(self.raw).encrypt(nonce, orjson.dumps(value), None)
 
     def open(self, sealed: bytes) -> dict[str, Any]:
-        value: dict[str, Any] = orjson.loads(AESGCM(self.raw).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], None))
+        value: dict[str, Any] = orjson.loads(
+            AESGCM(self.raw).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], None)
+        )
         return value
 
 
@@ -95,7 +97,9 @@ def _unwrap(wrapping: dict[str, AESGCM], wrapped: bytes) -> bytes:
     try:
         return wrapping[fingerprint].decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], None)
     except (KeyError, InvalidTag) as error:
-        raise Refused(f"data is wrapped by secret key {fingerprint}, which DISPATCHER_SECRET_KEYS does not have") from error
+        raise Refused(
+            f"data is wrapped by secret key {fingerprint}, which DISPATCHER_SECRET_KEYS does not have"
+        ) from error
 
 
 def parse_secret_keys(value: str) -> list[bytes]:
@@ -121,7 +125,9 @@ def open_key_ring(connection: Connection, home: Path, secret_keys: str | None) -
     """
     row = connection.execute(text("SELECT key_fingerprints, hash_key FROM engine FOR UPDATE")).one()
     first_time = not row.key_fingerprints
-    secrets = parse_secret_keys(secret_keys) if secret_keys else _read_key_file(home / "secret_keys", may_make=first_time)
+    secrets = (
+        parse_secret_keys(secret_keys) if secret_keys else _read_key_file(home / "secret_keys", may_make=first_time)
+    )
     fingerprints = [fingerprint_of(secret) for secret in secrets]
     if first_time:
         hash_key = os.urandom(32)

@@ -14,17 +14,18 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import orjson
-from sqlalchemy import Connection, Engine, Row, text
+from sqlalchemy import Connection, Engine, text
 from uuid_utils.compat import uuid7
 
 from dispatcher import clock, db
 from dispatcher.definitions import Campaign
+from dispatcher.errors import Refused
 from dispatcher.facts import Facts
 from dispatcher.facts_page import Order, order_of, read_facts
 from dispatcher.gates import Defer, Skip, Verdict, decide
 from dispatcher.lifecycle import Status
 from dispatcher.quiet_hours import first_instant
-from dispatcher.runs import load_run
+from dispatcher.runs import Run, finish_planning, load_run
 from dispatcher.shop import load_shop
 
 BATCH_SIZE = 500
@@ -65,33 +66,22 @@ def plan_page(database: Engine, run_id: UUID) -> bool:
                 text("UPDATE audience_page SET planned_at = :now WHERE run_id = :run AND page = :page"),
                 {"now": now, "run": run_id, "page": page.page},
             )
+            finish_planning(connection, run_id)  # if another planner has the last page, the tick sees to it
             db.notify(connection, "due")
-    if page is None:
-        finish_planning(database, run_id)
     return page is not None
 
 
-def finish_planning(database: Engine, run_id: UUID) -> None:
-    """Record that every page is planned, once it is so."""
-    with database.begin() as connection:
-        connection.execute(
-            text("""UPDATE run SET planned_at = clock_timestamp() + (SELECT clock_offset FROM engine),
-                           state = CASE state WHEN 'planning' THEN 'running' ELSE state END
-                    WHERE id = :run AND planned_at IS NULL AND state <> 'paused'
-                      AND NOT EXISTS (SELECT FROM audience_page p WHERE p.run_id = run.id AND p.planned_at IS NULL)"""),
-            {"run": run_id},
-        )
-
-
 def judge(
-    connection: Connection, run: Row[Any], order: Order, contact_ids: list[int], now: datetime,
+    connection: Connection, run: Run, order: Order, contact_ids: list[int], now: datetime,
     taken: dict[int, str] | None = None,
 ) -> Iterator[Planned]:  # fmt: skip
     """Yield the verdict for each contact, in contact order.
 
     `taken` (address -> who has it) remembers the addresses of this run across pages for those who write no rows.
     """
-    campaign = Campaign.model_validate(run.definition)
+    campaign = run.campaign
+    if campaign is None:
+        raise Refused(f"run {run.id} is not of a campaign and has no audience")
     wall = _local_wall_time(run, campaign)
     taken = {} if taken is None else taken
     expires_at = now + campaign.expires_after
@@ -108,12 +98,11 @@ def judge(
         yield Planned(external_id, facts, due_at, verdict)
 
 
-def _local_wall_time(run: Row[Any], campaign: Campaign) -> datetime | None:
+def _local_wall_time(run: Run, campaign: Campaign) -> datetime | None:
     """Return the nominal local time of a scheduled `local: true` run; None: everybody is due now."""
     if campaign.schedule is None or not campaign.schedule.local or run.started_by != "schedule":
         return None
-    wall: datetime = run.nominal_at.astimezone(_FIRST_TO_SEE_A_DAY).replace(tzinfo=None)
-    return wall
+    return run.nominal_at.astimezone(_FIRST_TO_SEE_A_DAY).replace(tzinfo=None)
 
 
 def _local_due(wall: datetime, zones: tuple[str, ...], campaign: Campaign, now: datetime) -> tuple[datetime, bool]:
@@ -130,14 +119,14 @@ def _local_due(wall: datetime, zones: tuple[str, ...], campaign: Campaign, now: 
     return now, late == "skip"
 
 
-def write(connection: Connection, run: Row[Any], page: list[Planned], now: datetime) -> None:
+def write(connection: Connection, run: Run, page: list[Planned], now: datetime) -> None:
     """Write the page's rows, those that are due into new batches."""
     due_now = sum(1 for p in page if not isinstance(p.verdict, Defer | Skip) and p.due_at <= now)
     batches = _new_batches(connection, run, -(-due_now // BATCH_SIZE))
     db.copy_rows(connection, "message", _COLUMNS, _rows(run, page, batches, now))
 
 
-def _new_batches(connection: Connection, run: Row[Any], number: int) -> list[int]:
+def _new_batches(connection: Connection, run: Run, number: int) -> list[int]:
     return list(
         connection.scalars(
             text("""INSERT INTO batch (run_id, lane, priority) SELECT :run, :lane, :priority
@@ -147,7 +136,7 @@ def _new_batches(connection: Connection, run: Row[Any], number: int) -> list[int
     )
 
 
-def _rows(run: Row[Any], page: list[Planned], batches: list[int], now: datetime) -> Iterator[tuple[Any, ...]]:
+def _rows(run: Run, page: list[Planned], batches: list[int], now: datetime) -> Iterator[tuple[Any, ...]]:
     cancelled = run.state == "cancelled"
     placed = 0
     for planned in page:

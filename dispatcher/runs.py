@@ -6,29 +6,58 @@ each contact.  Pausing and cancelling change only the run row; `sweep` carries i
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Literal
 from uuid import UUID
 
-import orjson
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Engine, text
 from uuid_utils.compat import uuid7
 
 from dispatcher import audience, audit, clock, db
 from dispatcher.definitions import Campaign, TemplateMeta
 from dispatcher.errors import NotFound, Refused
 from dispatcher.places import TZDATA_VERSION
-from dispatcher.shop import load_shop
+from segments.definition import Segment
 
 #: A second manual start within this time is more often a slip than a wish.
 START_AGAIN_AFTER = timedelta(hours=24)
 SWEEP_PAGE = 2_000
 
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A row of `run`, as decisions need it; `campaign` is the frozen definition (None for a standing run)."""
+
+    id: UUID
+    kind: str
+    campaign_id: int | None
+    name: str
+    occurrence_key: str
+    channel: str
+    topic: str | None
+    class_: str
+    lane: str
+    priority: int
+    template_hash: str
+    nominal_at: datetime
+    state: str
+    started_by: str | None
+    planned_at: datetime | None
+    campaign: Campaign | None
+
+
+_STORED = (
+    "id", "kind", "campaign_id", "name", "occurrence_key", "channel", "topic", "class AS class_", "lane", "priority",
+    "template_hash", "nominal_at", "state", "started_by", "planned_at", "definition",
+)  # fmt: skip
+
 _FREEZE = text("""
-INSERT INTO run (id, campaign_id, name, occurrence_key, channel, topic, class, lane, priority, definition, segment,
-                 template_hash, tzdata, nominal_at, as_of, state, started_by, created_at)
-VALUES (:id, :campaign_id, :name, :occurrence_key, :channel, :topic, :class, :lane, :priority, CAST(:definition AS jsonb),
-        CAST(:segment AS jsonb), :template_hash, :tzdata, :nominal_at, :now, :state, :started_by, :now)
+INSERT INTO run (id, kind, campaign_id, name, occurrence_key, channel, topic, class, lane, priority, definition, segment,
+                 template_hash, tzdata, nominal_at, as_of, state, started_by, created_at, finished_at)
+VALUES (:id, :kind, :campaign_id, :name, :occurrence_key, :channel, :topic, :class, :lane, :priority,
+        CAST(:definition AS jsonb), CAST(:segment AS jsonb), :template_hash, :tzdata, :nominal_at, :now, :state,
+        :started_by, :now, :finished_at)
 ON CONFLICT (campaign_id, occurrence_key) DO NOTHING
 RETURNING id
 """)
@@ -46,7 +75,8 @@ def load_campaign(connection: Connection, name: str) -> tuple[int, Campaign]:
     ).one_or_none()
     if row is None or not row.active:
         names = connection.scalars(text("SELECT name FROM campaign WHERE active ORDER BY name")).all()
-        raise NotFound(f"there is no campaign {name}; there {'are' if names else 'is none yet: run dispatcher apply'} {', '.join(names)}".rstrip())
+        known = f"there are {', '.join(names)}" if names else "none has been applied yet: run dispatcher apply"
+        raise NotFound(f"there is no campaign {name}; {known}")
     return row.id, Campaign.model_validate(row.definition)
 
 
@@ -59,7 +89,7 @@ def template_of(connection: Connection, channel: str, name: str) -> tuple[str, T
         {"channel": channel, "name": name},
     ).one_or_none()
     if row is None:
-        raise NotFound(f"there is no template {channel}/{name}; add templates/{channel}/{name} and run dispatcher apply")
+        raise NotFound(f"there is no template {channel}/{name}: add it to templates/ and run dispatcher apply")
     return row.hash, meta_of(row.files)
 
 
@@ -72,14 +102,48 @@ def start(connection: Connection, name: str, *, started_by: str, again: bool = F
         text("SELECT max(created_at) FROM run WHERE campaign_id = :id AND state <> 'missed'"), {"id": campaign_id}
     )
     if last is not None and now - last < START_AGAIN_AFTER and not again:
-        raise Refused(f"campaign {name} ran at {last:%Y-%m-%d %H:%M} UTC, less than 24 h ago; start it with --again if you mean it")
+        raise Refused(
+            f"campaign {name} ran at {last:%Y-%m-%d %H:%M} UTC, less than 24 h ago; if you mean it, add --again"
+        )
     run_id = fire(
-        connection, name, occurrence_key=f"by hand {now:%Y-%m-%dT%H:%M:%S.%fZ}", nominal_at=now, now=now, started_by=started_by
+        connection,
+        name,
+        occurrence_key=f"by hand {now:%Y-%m-%dT%H:%M:%S.%fZ}",
+        nominal_at=now,
+        now=now,
+        started_by=started_by,
     )
     if run_id is None:
         raise Refused(f"campaign {name} was started at this very instant by somebody else")
     audit.record(connection, started_by, "campaign.start", name, {"run": str(run_id)})
     return run_id
+
+
+def draft(
+    connection: Connection, name: str, *, occurrence_key: str, nominal_at: datetime, started_by: str
+) -> tuple[Run, Segment]:
+    """Return the run that a campaign would start now, and its segment; nothing is written."""
+    campaign_id, campaign = load_campaign(connection, name)
+    template_hash, meta = template_of(connection, campaign.channel, campaign.template)
+    run = Run(
+        id=uuid7(),
+        kind="campaign",
+        campaign_id=campaign_id,
+        name=campaign.name,
+        occurrence_key=occurrence_key,
+        channel=campaign.channel,
+        topic=campaign.topic or meta.topic,
+        class_=meta.class_,
+        lane=lane_of(campaign.channel, meta.class_),
+        priority=campaign.priority,
+        template_hash=template_hash,
+        nominal_at=nominal_at,
+        state="planning",
+        started_by=started_by,
+        planned_at=None,
+        campaign=campaign,
+    )
+    return run, audience.load_segment(connection, campaign.segment)
 
 
 def fire(
@@ -90,54 +154,40 @@ def fire(
 
     `missed` records an occurrence that was too late to be sent: a run without an audience.
     """
-    campaign_id, campaign = load_campaign(connection, name)
-    template_hash, meta = template_of(connection, campaign.channel, campaign.template)
-    segment = audience.load_segment(connection, campaign.segment)
-    run_id = uuid7()
-    inserted = connection.execute(
-        _FREEZE,
-        {
-            "id": run_id,
-            "campaign_id": campaign_id,
-            "name": campaign.name,
-            "occurrence_key": occurrence_key,
-            "channel": campaign.channel,
-            "topic": campaign.topic or meta.topic,
-            "class": meta.class_,
-            "lane": lane_of(campaign.channel, meta.class_),
-            "priority": campaign.priority,
-            "definition": orjson.dumps(campaign.model_dump(mode="json")).decode(),
-            "segment": segment.model_dump_json(by_alias=True),
-            "template_hash": template_hash,
-            "tzdata": TZDATA_VERSION,
-            "nominal_at": nominal_at,
-            "now": now,
-            "state": "missed" if missed else "planning",
-            "started_by": started_by,
-        },
-    ).scalar_one_or_none()
-    if inserted is None:
+    run, segment = draft(connection, name, occurrence_key=occurrence_key, nominal_at=nominal_at, started_by=started_by)
+    assert run.campaign is not None
+    values = {field: getattr(run, field) for field in _STORED if field not in ("definition", "class AS class_")}
+    values |= {
+        "class": run.class_,
+        "definition": run.campaign.model_dump_json(),
+        "segment": segment.model_dump_json(by_alias=True),
+        "tzdata": TZDATA_VERSION,
+        "state": "missed" if missed else "planning",
+        "now": now,
+        "finished_at": now if missed else None,
+    }
+    if connection.execute(_FREEZE, values).scalar_one_or_none() is None:
         return None
-    if missed:
-        connection.execute(text("UPDATE run SET finished_at = :now WHERE id = :id"), {"now": now, "id": run_id})
-        return run_id
-    people, pages = audience.freeze(connection, run_id, segment, now)
-    connection.execute(
-        text("UPDATE run SET audience = :people, pages = :pages WHERE id = :id"),
-        {"people": people, "pages": pages, "id": run_id},
-    )
-    db.notify(connection, "run")
-    return run_id
+    if not missed:
+        people, pages = audience.freeze(connection, run.id, segment, now)
+        connection.execute(
+            text("UPDATE run SET audience = :people, pages = :pages WHERE id = :id"),
+            {"people": people, "pages": pages, "id": run.id},
+        )
+        db.notify(connection, "run")
+    return run.id
 
 
-def load_run(connection: Connection, run_id: UUID, *, lock: str = "") -> Row[Any]:
-    """Return a run's row (`class` as `class_`), locked with `lock` (such as "FOR SHARE")."""
+def load_run(connection: Connection, run_id: UUID, *, lock: Literal["", "FOR SHARE", "FOR UPDATE"] = "") -> Run:
+    """Return a run; NotFound if there is none."""
     row = connection.execute(
-        text(f"SELECT *, class AS class_ FROM run WHERE id = :id {lock}"), {"id": run_id}  # noqa: S608 - a fixed lock clause
+        text(f"SELECT {', '.join(_STORED)} FROM run WHERE id = :id {lock}"),  # noqa: S608 - fixed names
+        {"id": run_id},
     ).one_or_none()
     if row is None:
         raise NotFound(f"there is no run {run_id}; dispatcher run list shows them")
-    return row
+    *stored, definition = row
+    return Run(*stored, Campaign.model_validate(definition) if row.kind == "campaign" else None)
 
 
 def pause(connection: Connection, run_id: UUID, *, by: str) -> None:
@@ -158,7 +208,7 @@ def cancel(connection: Connection, run_id: UUID, *, by: str) -> None:
     _move(connection, run_id, {"planning", "running", "paused"}, "cancelled", by)
 
 
-def _move(connection: Connection, run_id: UUID, allowed: set[str], state: str, by: str) -> Row[Any]:
+def _move(connection: Connection, run_id: UUID, allowed: set[str], state: str, by: str) -> Run:
     run = load_run(connection, run_id, lock="FOR UPDATE")
     if run.state not in allowed:
         raise Refused(f"run {run_id} is {run.state} and cannot become {state}")
@@ -181,7 +231,8 @@ def wake_stopped(connection: Connection, run_id: UUID | None = None) -> None:
 def stop_all(connection: Connection, *, by: str) -> None:
     """Stop authorising anything at all."""
     connection.execute(
-        text("UPDATE engine SET stopped_at = clock_timestamp() + clock_offset, stopped_by = :by WHERE stopped_at IS NULL"),
+        text("""UPDATE engine SET stopped_at = clock_timestamp() + clock_offset, stopped_by = :by
+                WHERE stopped_at IS NULL"""),
         {"by": by},
     )
     audit.record(connection, by, "engine.stop", "engine", {})
@@ -194,6 +245,32 @@ def go_on(connection: Connection, *, by: str) -> None:
     wake_stopped(connection)
     audit.record(connection, by, "engine.go_on", "engine", {})
     db.notify(connection, "engine")
+
+
+def being_planned(database: Engine) -> list[UUID]:
+    """Return the runs that have pages left to plan, the more important first; close the planning of the others."""
+    with database.begin() as connection:
+        rows = connection.execute(
+            text("""SELECT id, EXISTS (SELECT FROM audience_page p
+                                       WHERE p.run_id = run.id AND p.planned_at IS NULL) AS unplanned
+                    FROM run WHERE finished_at IS NULL AND planned_at IS NULL AND state IN ('planning', 'cancelled')
+                    AND kind = 'campaign' ORDER BY priority DESC, created_at""")
+        ).all()
+        for row in rows:
+            if not row.unplanned:
+                finish_planning(connection, row.id)
+    return [row.id for row in rows if row.unplanned]
+
+
+def finish_planning(connection: Connection, run_id: UUID) -> None:
+    """Record that every page is planned, once it is so."""
+    connection.execute(
+        text("""UPDATE run SET planned_at = clock_timestamp() + (SELECT clock_offset FROM engine),
+                       state = CASE state WHEN 'planning' THEN 'running' ELSE state END
+                WHERE id = :run AND planned_at IS NULL AND state IN ('planning', 'cancelled')
+                  AND NOT EXISTS (SELECT FROM audience_page p WHERE p.run_id = run.id AND p.planned_at IS NULL)"""),
+        {"run": run_id},
+    )
 
 
 def sweep(connection: Connection, now: datetime) -> int:

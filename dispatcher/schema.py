@@ -54,4 +54,6 @@ def require_current(engine: Engine, *, may_migrate: bool) -> None:
     if revision is None or may_migrate:
         migrate(engine)
         return
-    raise Refused(f"the database is at schema {revision}, this version needs {newest_revision()}: run dispatcher migrate")
+    raise Refused(
+        f"the database is at schema {revision}, this version needs {newest_revision()}: run dispatcher migrate"
+    )

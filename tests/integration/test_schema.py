@@ -25,7 +25,9 @@ def test_migrating_twice_changes_nothing(database: Engine) -> None:
 
 def test_the_database_knows_the_same_moves_as_the_code(connection: Connection) -> None:
     for old, new in itertools.permutations(Status, 2):
-        legal = connection.scalar(text("SELECT message_move_is_legal(:old, :new)"), {"old": old.value, "new": new.value})
+        legal = connection.scalar(
+            text("SELECT message_move_is_legal(:old, :new)"), {"old": old.value, "new": new.value}
+        )
 
         assert legal == (new in MOVES[old]), f"{old} -> {new}"
 

@@ -1,0 +1,243 @@
+"""The point of no return: the transaction after whose commit a message may leave, and before which none does.
+
+Under the locks of every contact and address of the slice the facts are read afresh and `decide` is asked again.  An
+unsubscribe takes the same locks, so there is one order: either the message was authorised before it, or sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from dispatcher import clock, lanes
+from dispatcher.facts import Facts
+from dispatcher.facts_page import order_of, read_facts
+from dispatcher.gates import Defer, Reason, Send, Skip, Verdict, decide
+from dispatcher.locks import lock_addresses, lock_contacts
+from dispatcher.providers.protocol import Moment, boot_seconds
+from dispatcher.runs import load_run
+from dispatcher.shop import load_shop
+
+#: Between the commit and the first byte at most this long; past it the message settles as not sent.
+SEND_WITHIN = timedelta(seconds=20)
+LEASE = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A batch that is this worker's, as long as the token is the newest."""
+
+    batch_id: int
+    token: int
+    run_id: UUID
+    lane: str
+    worker_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A message of the batch, rendered for one version of its contact."""
+
+    message_id: UUID
+    contact_id: int
+    contact_version: int
+    expires_at: datetime
+    first_due_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Authorised:
+    """Who of a slice may go, until when."""
+
+    message_ids: frozenset[UUID]
+    moment: Moment
+    deadline: float  #: boot time
+
+
+def authorise(
+    database: Engine, claim: Claim, slice_: Sequence[Candidate], *, provider: str, urgent: bool
+) -> Authorised:
+    """Authorise what may go of a slice (at most one message per contact), and write what may not.
+
+    Returns after the commit was acknowledged.  If its answer is lost, nothing may go: what may have been written is
+    taken back under the same locks, since no byte has been.
+    """
+    try:
+        with database.begin() as connection:
+            return _authorise(connection, claim, slice_, provider=provider, urgent=urgent)
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            take_back(database, claim, slice_)
+        raise
+
+
+def _authorise(
+    connection: Connection, claim: Claim, slice_: Sequence[Candidate], *, provider: str, urgent: bool
+) -> Authorised:
+    run = load_run(connection, claim.run_id, lock="FOR SHARE")
+    stopped = connection.scalar(text("SELECT stopped_at IS NOT NULL FROM engine FOR SHARE"))
+    contact_ids = [candidate.contact_id for candidate in slice_]
+    lock_contacts(connection, contact_ids)
+    lock_addresses(connection, _addresses_of(connection, run.channel, contact_ids))
+    now = clock.read_now(connection)
+    moment = Moment(now, boot_seconds())
+    by_contact = {candidate.contact_id: candidate for candidate in slice_}
+    order = order_of(run, load_shop(connection), stopped=bool(stopped), urgent=urgent)
+    page = read_facts(
+        connection,
+        order,
+        contact_ids,
+        now=now,
+        expires_at={c.contact_id: c.expires_at for c in slice_},
+        first_due_at=min(c.first_due_at for c in slice_),
+        held_out_by_hash=False,  # the plan has decided who is held out
+    )
+    verdicts = _judge(page, now)
+    going = [facts for facts, verdict in verdicts if isinstance(verdict, Send)]
+    grant = lanes.take(connection, claim.lane, len(going), now)
+    for facts in going[grant.count :]:
+        verdicts.append((facts, Defer(grant.next_at or now, Reason.RATE)))
+    objections = [(f, v) for f, v in verdicts if not isinstance(v, Send)]
+    _write_objections(connection, claim, by_contact, objections, now)
+    sent = _write_sends(connection, claim, by_contact, going[: grant.count], now, provider)
+    if order.facts.caps:
+        _wake_outranked(connection, claim.run_id, contact_ids, now)
+    return Authorised(frozenset(sent), moment, moment.boot + SEND_WITHIN.total_seconds())
+
+
+def _addresses_of(connection: Connection, channel: str, contact_ids: list[int]) -> list[int]:
+    return list(
+        connection.scalars(
+            text(f"SELECT DISTINCT {channel}_address_id FROM contact "  # noqa: S608 - one of two channel names
+                 f"WHERE id = ANY(:ids) AND {channel}_address_id IS NOT NULL"),
+            {"ids": contact_ids},
+        )
+    )  # fmt: skip
+
+
+def _judge(page: Iterable[tuple[str, Facts]], now: datetime) -> list[tuple[Facts, Verdict]]:
+    """Return the verdicts; of two contacts in the slice with one address the first has it."""
+    taken: dict[int, str] = {}
+    verdicts: list[tuple[Facts, Verdict]] = []
+    for external_id, facts in page:
+        if facts.run.marketing and facts.address_id in taken:
+            facts = replace(facts, duplicate_of=taken[facts.address_id])  # noqa: PLW2901
+        verdict = decide(facts, now)
+        if isinstance(verdict, Send) and facts.address_id is not None:
+            taken[facts.address_id] = external_id
+        verdicts.append((facts, verdict))
+    return verdicts
+
+
+_MINE = """m.status = 'pending' AND m.run_id = :run AND m.batch_id = :batch AND EXISTS (
+    SELECT FROM batch b WHERE b.id = :batch AND b.claim_token = :token AND b.worker_id = :worker AND b.state = 'claimed')"""
+
+
+def _fence(claim: Claim) -> dict[str, Any]:
+    return {"run": claim.run_id, "batch": claim.batch_id, "token": claim.token, "worker": claim.worker_id}
+
+
+def _write_sends(
+    connection: Connection,
+    claim: Claim,
+    by_contact: dict[int, Candidate],
+    going: list[Facts],
+    now: datetime,
+    provider: str,
+) -> list[UUID]:
+    connection.execute(
+        text(
+            """UPDATE batch SET lease_until = clock_timestamp() + :lease WHERE id = :batch AND claim_token = :token"""
+        ),
+        {"lease": LEASE, "batch": claim.batch_id, "token": claim.token},
+    )
+    if not going:
+        return []
+    rows = [(by_contact[f.contact_id], f) for f in going]
+    return list(
+        connection.scalars(
+            text(f"""
+            UPDATE message m SET status = 'sending', authorised_at = :now, authorise_seq = nextval('order_seq'),
+                send_deadline = :deadline, worker_id = :worker, provider = :provider, address_id = x.address_id,
+                attempts = m.attempts + 1, deferred_reason = NULL, facts = NULL
+            FROM unnest(CAST(:ids AS uuid[]), CAST(:addresses AS bigint[]), CAST(:versions AS int[]))
+                AS x(id, address_id, version), contact c
+            WHERE m.id = x.id AND c.id = m.contact_id AND c.version = x.version AND m.due_at <= :now AND {_MINE}
+            RETURNING m.id"""),  # noqa: S608 - a fixed fence
+            {
+                "now": now, "deadline": now + SEND_WITHIN, "provider": provider,
+                "ids": [candidate.message_id for candidate, _ in rows],
+                "addresses": [facts.address_id for _, facts in rows],
+                "versions": [candidate.contact_version for candidate, _ in rows],
+                **_fence(claim),
+            },
+        )
+    )  # fmt: skip
+
+
+def _write_objections(
+    connection: Connection,
+    claim: Claim,
+    by_contact: dict[int, Candidate],
+    objections: list[tuple[Facts, Verdict]],
+    now: datetime,
+) -> None:
+    """Write deferrals and skips; both leave the batch in the same statement."""
+    rows = []
+    for facts, verdict in objections:
+        message_id = by_contact[facts.contact_id].message_id
+        if isinstance(verdict, Defer):
+            rows.append((message_id, "pending", None, verdict.until, verdict.reason, _shown(verdict), None))
+        elif isinstance(verdict, Skip):
+            status = "cancelled" if verdict.reason is Reason.OPERATOR else "skipped"
+            rows.append((message_id, status, verdict.reason, None, None, _shown(verdict), now))
+    if not rows:
+        return
+    ids, statuses, reasons, dues, deferred, shown, settled = (list(column) for column in zip(*rows, strict=True))
+    connection.execute(
+        text(f"""
+        UPDATE message m SET status = x.status, reason = x.reason, due_at = COALESCE(x.due_at, m.due_at),
+            deferred_reason = x.deferred, facts = CAST(x.facts AS jsonb), settled_at = x.settled_at, batch_id = NULL
+        FROM unnest(CAST(:ids AS uuid[]), CAST(:statuses AS text[]), CAST(:reasons AS text[]),
+                    CAST(:dues AS timestamptz[]), CAST(:deferred AS text[]), CAST(:facts AS text[]),
+                    CAST(:settled AS timestamptz[])) AS x(id, status, reason, due_at, deferred, facts, settled_at)
+        WHERE m.id = x.id AND {_MINE}"""),  # noqa: S608 - a fixed fence
+        {"ids": ids, "statuses": statuses, "reasons": reasons, "dues": dues, "deferred": deferred, "facts": shown,
+         "settled": settled, **_fence(claim)},
+    )  # fmt: skip
+
+
+def _shown(verdict: Defer | Skip) -> str | None:
+    return orjson.dumps(verdict.facts).decode() if verdict.facts else None
+
+
+def _wake_outranked(connection: Connection, run_id: UUID, contact_ids: list[int], now: datetime) -> None:
+    """A winner has moved: those who waited for it may ask again at once."""
+    connection.execute(
+        text("""UPDATE message SET due_at = :now, deferred_reason = NULL, facts = NULL
+                WHERE contact_id = ANY(:ids) AND status = 'pending' AND deferred_reason = 'OUTRANKED' AND run_id <> :run"""),
+        {"now": now, "ids": contact_ids, "run": run_id},
+    )
+
+
+def take_back(database: Engine, claim: Claim, slice_: Sequence[Candidate]) -> None:
+    """After a lost commit answer: undo what may have been authorised, since nothing of it was written to a provider.
+
+    The contact locks are waited for first, so that the lost transaction has ended one way or the other.
+    """
+    with database.begin() as connection:
+        lock_contacts(connection, [candidate.contact_id for candidate in slice_])
+        connection.execute(
+            text("""UPDATE message SET status = 'pending', batch_id = NULL, authorised_at = NULL, authorise_seq = NULL,
+                        send_deadline = NULL, worker_id = NULL, attempts = attempts - 1
+                    WHERE id = ANY(:ids) AND status = 'sending' AND worker_id = :worker AND batch_id = :batch
+                      AND handed_over_at IS NULL"""),
+            {"ids": [candidate.message_id for candidate in slice_], "worker": claim.worker_id, "batch": claim.batch_id},
+        )

@@ -1,0 +1,174 @@
+"""A batch, from ticket to receipt: claim, render, then slice by slice authorise, hand over, settle.
+
+No database session is open while a provider is talked to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from threading import Event
+from typing import Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Connection, Engine, Row, text
+
+from dispatcher import clock
+from dispatcher.authorise import LEASE, Authorised, Candidate, Claim, authorise
+from dispatcher.errors import DispatcherError
+from dispatcher.gates import Reason
+from dispatcher.keys import KeyRing
+from dispatcher.providers.protocol import Envelope, Provider, Receipt, Unknown, boot_seconds
+from dispatcher.rendering import Renderer
+from dispatcher.runs import load_run
+from dispatcher.settle import settle
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What a worker process sends with."""
+
+    database: Engine
+    key_ring: KeyRing
+    providers: dict[str, Provider]  #: by channel
+    worker_id: UUID
+    public_url: str
+    from_email: str | None
+    postal_address: str | None
+    stopping: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A message of the batch with its envelope, or with the reason why there is none."""
+
+    candidate: Candidate
+    envelope: Envelope | None
+    failure: str | None = None
+
+
+def send_batch(hands: Hands, batch_id: int) -> int:
+    """Send what may be sent of a batch; return how many were handed over.  A doubled ticket finds nothing."""
+    with hands.database.begin() as connection:
+        claim = _claim(connection, batch_id, hands.worker_id)
+        if claim is None:
+            return 0
+        run = load_run(connection, claim.run_id)
+        renderer = Renderer(connection, run, hands)
+        rows = connection.execute(_CONTENTS, {"run": claim.run_id, "batch": batch_id}).all()
+    handed_over = 0
+    provider = hands.providers[run.channel]
+    try:
+        for some in _slices(rows, provider.slice_size):
+            if hands.stopping.is_set():
+                break
+            rendered = [_render(renderer, row) for row in some]
+            _write_failures(hands.database, claim, [r for r in rendered if r.envelope is None])
+            handed_over += _send_slice(hands, claim, provider, [r for r in rendered if r.envelope], renderer.urgent)
+    finally:
+        _finish(hands.database, claim)
+    return handed_over
+
+
+def _claim(connection: Connection, batch_id: int, worker_id: UUID) -> Claim | None:
+    """Take the batch for this worker, or return None if it is someone else's, done or gone."""
+    row = connection.execute(
+        text("""UPDATE batch SET state = 'claimed', claim_token = claim_token + 1, worker_id = :worker,
+                       lease_until = clock_timestamp() + :lease
+                WHERE id = :id AND state = 'ready' RETURNING id, claim_token, run_id, lane"""),
+        {"id": batch_id, "worker": worker_id, "lease": LEASE},
+    ).one_or_none()
+    return None if row is None else Claim(row.id, row.claim_token, row.run_id, row.lane, worker_id)
+
+
+_CONTENTS = text("""
+SELECT m.id, m.contact_id, m.expires_at, m.first_due_at, m.topic, m.sealed AS data, m.channel,
+       c.version, c.external_id, c.locale, c.country, c.attributes, c.data_key, c.sealed,
+       CASE m.channel WHEN 'email' THEN c.email_address_id ELSE c.sms_address_id END AS address_id
+FROM message m JOIN contact c ON c.id = m.contact_id
+WHERE m.run_id = :run AND m.batch_id = :batch AND m.status = 'pending'
+ORDER BY m.contact_id, m.id
+""")
+
+
+def _slices(rows: Sequence[Row[Any]], size: int) -> Iterator[list[Row[Any]]]:
+    """Yield slices of at most `size` messages, each with at most one message per contact."""
+    left = list(rows)
+    while left:
+        seen: set[int] = set()
+        some, rest = [], []
+        for row in left:
+            if len(some) < size and row.contact_id not in seen:
+                seen.add(row.contact_id)
+                some.append(row)
+            else:
+                rest.append(row)
+        yield some
+        left = rest
+
+
+def _render(renderer: Renderer, row: Row[Any]) -> Rendered:
+    candidate = Candidate(row.id, row.contact_id, row.version, row.expires_at, row.first_due_at)
+    try:
+        return Rendered(candidate, renderer.envelope(row))
+    except DispatcherError as error:
+        return Rendered(candidate, None, str(error))
+
+
+def _send_slice(hands: Hands, claim: Claim, provider: Provider, rendered: list[Rendered], urgent: bool) -> int:
+    if not rendered:
+        return 0
+    authorised = authorise(
+        hands.database, claim, [r.candidate for r in rendered], provider=provider.name, urgent=urgent
+    )
+    going = [r.envelope for r in rendered if r.candidate.message_id in authorised.message_ids and r.envelope]
+    if not going:
+        return 0
+    receipts = _hand_over(provider, going, authorised)
+    message_ids = [envelope.message_id for envelope in going]
+    settle(hands.database, hands.worker_id, message_ids, receipts, authorised.moment)
+    log.info("slice.settled", run=str(claim.run_id), lane=claim.lane, messages=len(going),
+             seconds=round(boot_seconds() - authorised.moment.boot, 3))  # fmt: skip
+    return len(going)
+
+
+def _hand_over(provider: Provider, going: list[Envelope], authorised: Authorised) -> list[Receipt]:
+    try:
+        return provider.hand_over(going, authorised.moment, authorised.deadline)
+    except Exception as error:  # a provider that breaks has told us nothing: every message of the slice is in doubt
+        log.exception("provider.broke", provider=provider.name, error=type(error).__name__)
+        return [Unknown(f"the provider code failed: {type(error).__name__}", boot_seconds()) for _ in going]
+
+
+def _write_failures(database: Engine, claim: Claim, failed: list[Rendered]) -> None:
+    if not failed:
+        return
+    with database.begin() as connection:
+        connection.execute(
+            text("""UPDATE message m SET status = 'failed', reason = :reason, settled_at = :now, batch_id = NULL,
+                           facts = jsonb_build_object('because', x.because)
+                    FROM unnest(CAST(:ids AS uuid[]), CAST(:because AS text[])) AS x(id, because)
+                    WHERE m.id = x.id AND m.status = 'pending' AND m.batch_id = :batch"""),
+            {"reason": Reason.RENDER_FAILED, "now": clock.read_now(connection), "batch": claim.batch_id,
+             "ids": [r.candidate.message_id for r in failed], "because": [r.failure for r in failed]},
+        )  # fmt: skip
+
+
+def _finish(database: Engine, claim: Claim) -> None:
+    """Close the batch; what is still pending (changed under way, or left by a stop) goes back to be gathered anew."""
+    with database.begin() as connection:
+        mine = connection.scalar(
+            text("""UPDATE batch SET state = 'done', lease_until = NULL
+                    WHERE id = :batch AND claim_token = :token AND worker_id = :worker AND state = 'claimed' RETURNING id"""),
+            {"batch": claim.batch_id, "token": claim.token, "worker": claim.worker_id},
+        )
+        if mine is not None:
+            connection.execute(
+                text(
+                    "UPDATE message SET batch_id = NULL WHERE run_id = :run AND batch_id = :batch AND status = 'pending'"
+                ),
+                {"run": claim.run_id, "batch": claim.batch_id},
+            )

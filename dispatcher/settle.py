@@ -1,0 +1,109 @@
+"""Write down what became of what was handed over, receipt by receipt."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from dispatcher import clock
+from dispatcher.gates import Reason
+from dispatcher.providers.protocol import Accepted, Moment, NotSent, Receipt, Rejected, Unknown
+
+log = structlog.get_logger()
+
+_LONGEST_WAIT = timedelta(minutes=30)
+_FIRST_WAIT = timedelta(seconds=5)
+
+_SETTLE = text("""
+UPDATE message m SET status = x.status, reason = x.reason, handed_over_at = x.handed_over_at, settled_at = :now,
+       provider_ref = x.ref
+FROM unnest(CAST(:ids AS uuid[]), CAST(:statuses AS text[]), CAST(:reasons AS text[]), CAST(:moments AS timestamptz[]),
+            CAST(:refs AS text[])) AS x(id, status, reason, handed_over_at, ref)
+WHERE m.id = x.id AND m.status = 'sending' AND m.worker_id = :worker
+""")
+
+# Proof that nothing was accepted: the try is filed, its cap slot is free again, and the message waits for its next one.
+_FILE_ATTEMPT = text("""
+INSERT INTO attempt (message_id, number, authorised_at, send_deadline, settled_at, worker_id, provider, outcome, detail)
+SELECT m.id, m.attempts, m.authorised_at, m.send_deadline, :now, m.worker_id, m.provider, 'not_sent', x.detail
+FROM unnest(CAST(:ids AS uuid[]), CAST(:details AS text[])) AS x(id, detail)
+JOIN message m ON m.id = x.id AND m.status = 'sending' AND m.worker_id = :worker
+ON CONFLICT DO NOTHING
+""")
+_BACK_TO_PENDING = text("""
+UPDATE message m SET status = 'pending', batch_id = NULL, authorised_at = NULL, authorise_seq = NULL, send_deadline = NULL,
+       worker_id = NULL, provider = NULL,
+       due_at = :now + GREATEST(x.wait, LEAST(:longest, :first * power(2, LEAST(m.attempts, 10) - 1)))
+FROM unnest(CAST(:ids AS uuid[]), CAST(:waits AS interval[])) AS x(id, wait)
+WHERE m.id = x.id AND m.status = 'sending' AND m.worker_id = :worker
+""")
+
+
+def settle(
+    database: Engine, worker_id: UUID, message_ids: Sequence[UUID], receipts: Sequence[Receipt], moment: Moment
+) -> None:
+    """Write the receipts; while the database is away, keep them and try for ever: they are all we know."""
+    wait = 0.1
+    while True:
+        try:
+            with database.begin() as connection:
+                _write(connection, worker_id, message_ids, receipts, moment)
+            return
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            log.warning("settle.waiting", messages=len(message_ids), wait_seconds=wait)
+            time.sleep(wait)
+            wait = min(wait * 2, 5.0)
+
+
+def _write(
+    connection: Connection, worker_id: UUID, message_ids: Sequence[UUID], receipts: Sequence[Receipt], moment: Moment
+) -> None:
+    now = clock.read_now(connection)
+    settled: list[tuple[Any, ...]] = []
+    again: list[tuple[UUID, str, timedelta]] = []
+    for message_id, receipt in zip(message_ids, receipts, strict=True):
+        if isinstance(receipt, NotSent):
+            again.append((message_id, receipt.detail, receipt.wait))
+        else:
+            settled.append((message_id, *_outcome(receipt, moment)))
+    if settled:
+        ids, statuses, reasons, moments, refs = (list(column) for column in zip(*settled, strict=True))
+        connection.execute(
+            _SETTLE,
+            {"ids": ids, "statuses": statuses, "reasons": reasons, "moments": moments, "refs": refs, "now": now,
+             "worker": worker_id},
+        )  # fmt: skip
+    if again:
+        ids, details, waits = (list(column) for column in zip(*again, strict=True))
+        connection.execute(_FILE_ATTEMPT, {"ids": ids, "details": details, "now": now, "worker": worker_id})
+        connection.execute(
+            _BACK_TO_PENDING,
+            {
+                "ids": ids,
+                "waits": waits,
+                "now": now,
+                "worker": worker_id,
+                "longest": _LONGEST_WAIT,
+                "first": _FIRST_WAIT,
+            },
+        )
+
+
+def _outcome(receipt: Accepted | Rejected | Unknown, moment: Moment) -> tuple[str, str | None, datetime, str | None]:
+    handed_over_at = moment.instant(receipt.handed_over)
+    match receipt:
+        case Accepted(ref=ref):
+            return "sent", None, handed_over_at, ref
+        case Rejected():
+            return "failed", Reason.REJECTED, handed_over_at, None
+        case Unknown():
+            return "unknown", None, handed_over_at, None

@@ -1,0 +1,65 @@
+"""Shallow actors: ids in, one call, safe to run twice.  Import after `workers.broker.connect`."""
+
+from __future__ import annotations
+
+import time
+
+import dramatiq
+import structlog
+
+from dispatcher import plan as planning
+from dispatcher import release as releasing
+from dispatcher import rescue as rescuing
+from dispatcher import runs, schedules, sending
+from workers import boot
+from workers.broker import HOUSEKEEPING, LANES, PLAN, RELEASE
+
+log = structlog.get_logger()
+
+#: One planning ticket works this long at most, so that the next run's pages get their turn.
+PLAN_SECONDS = 5.0
+
+
+@dramatiq.actor(queue_name=RELEASE, max_retries=0)
+def release() -> None:
+    """Gather what is due and hand out tickets for it."""
+    for ticket in releasing.release(boot.hands().database):
+        dramatiq.get_broker().enqueue(send.message(ticket.batch_id).copy(queue_name=ticket.lane))
+
+
+@dramatiq.actor(queue_name=LANES[0], max_retries=0)  # every ticket names its own lane
+def send(batch_id: int) -> None:
+    """Send a batch; a second ticket for it finds nothing left to claim."""
+    sending.send_batch(boot.hands(), batch_id)
+
+
+@dramatiq.actor(queue_name=PLAN, max_retries=0)
+def plan() -> None:
+    """Plan pages of the runs that have some left, one of each in turn."""
+    database = boot.hands().database
+    until = time.monotonic() + PLAN_SECONDS
+    while time.monotonic() < until and not boot.hands().stopping.is_set():
+        waiting = runs.being_planned(database)
+        if not any([planning.plan_page(database, run_id) for run_id in waiting]):
+            return
+        wake_release()
+
+
+def wake_release() -> None:
+    """What is planned is due: let it be released without waiting for the tick."""
+    from workers.broker import wake
+
+    wake(release)
+
+
+@dramatiq.actor(queue_name=HOUSEKEEPING, max_retries=0)
+def fire() -> None:
+    """Start the runs whose time has come."""
+    for run_id in schedules.fire_due(boot.hands().database):
+        log.info("run.fired", run=str(run_id))
+
+
+@dramatiq.actor(queue_name=HOUSEKEEPING, max_retries=0)
+def rescue() -> None:
+    """Free what dead workers held."""
+    rescuing.rescue(boot.hands().database)

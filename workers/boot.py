@@ -1,0 +1,98 @@
+"""One worker process: its registration, its heartbeat, and its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import structlog
+from dramatiq import Worker
+from dramatiq.brokers.redis import RedisBroker
+
+from dispatcher.providers import provider_for
+from dispatcher.registration import Registration, heartbeat, register, unregister
+from dispatcher.runtime import Runtime
+from dispatcher.sending import Hands
+from workers.broker import HOUSEKEEPING, MARKETING_LANES, PLAN, RELEASE, TRANSACTIONAL_LANES, connect
+
+log = structlog.get_logger()
+
+#: Which queues a kind of worker serves, with how many threads.  Transactional lanes never wait behind marketing.
+GROUPS: dict[str, tuple[tuple[str, ...], int]] = {
+    "marketing": (MARKETING_LANES, 2),
+    "transactional": (TRANSACTIONAL_LANES, 4),
+    "control": ((RELEASE, PLAN, HOUSEKEEPING), 4),
+}
+HEARTBEAT_SECONDS = 2.0
+LAST_SLICE_MILLISECONDS = 30_000
+
+_hands: Hands | None = None
+
+
+def hands() -> Hands:
+    """Return what this process sends with."""
+    if _hands is None:
+        raise RuntimeError("this process is not a worker")
+    return _hands
+
+
+def serve(runtime: Runtime, group: str) -> int:
+    """Work on the queues of `group` until told to stop; return the exit code."""
+    queues, threads = GROUPS[group]
+    broker = connect(runtime.broker_url)
+    from workers import actors  # noqa: F401 - declares the actors on the broker just made
+
+    stopping = threading.Event()
+    registration = register(runtime.database, runtime.settings.home, kind=group, queues=list(queues), slots=threads)
+    _prepare(runtime, registration, stopping)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stopping.set())
+    worker = Worker(broker, queues=set(queues), worker_threads=threads, worker_timeout=200)
+    worker.start()
+    log.info("worker.started", worker=str(registration.worker_id), kind=group)
+    try:
+        return _watch(runtime, registration, worker, stopping)
+    finally:
+        worker.stop(timeout=LAST_SLICE_MILLISECONDS)
+        _close(broker)
+        if not any(thread.is_alive() for thread in worker.workers):
+            unregister(runtime.database, registration)
+        log.info("worker.stopped", worker=str(registration.worker_id))
+
+
+def _prepare(runtime: Runtime, registration: Registration, stopping: threading.Event) -> None:
+    global _hands  # one process, one pair of hands
+    settings = runtime.settings
+    _hands = Hands(
+        database=runtime.database,
+        key_ring=runtime.key_ring,
+        providers={
+            "email": provider_for("email", settings.email_provider, home=settings.home),
+            "sms": provider_for("sms", settings.sms_provider, home=settings.home),
+        },
+        worker_id=registration.worker_id,
+        public_url=settings.public_url,
+        from_email=settings.from_email,
+        postal_address=settings.postal_address,
+        stopping=stopping,
+    )
+
+
+def _watch(runtime: Runtime, registration: Registration, worker: Worker, stopping: threading.Event) -> int:
+    """Beat until told to stop; end the process if one of its threads has died, since its queue is then served no more."""
+    while not stopping.wait(HEARTBEAT_SECONDS):
+        threads = [*worker.workers, *worker.consumers.values()]
+        if not all(thread.is_alive() for thread in threads):
+            log.error("worker.thread_died", worker=str(registration.worker_id))
+            os._exit(1)
+        try:
+            heartbeat(runtime.database, registration)
+        except Exception as error:  # noqa: BLE001 - the database may be away for a while; work waits, we stay
+            log.warning("worker.heartbeat_failed", error=type(error).__name__)
+    return 0
+
+
+def _close(broker: RedisBroker) -> None:
+    broker.close()
+    broker.client.close()
