@@ -169,7 +169,7 @@ class EventCondition(Part):
     @property
     def amount(self) -> Amounts:
         """What the sum is compared with."""
-        return Amounts.model_validate(self.model_dump(include={"gte", "gt", "lte", "lt", "eq"}, exclude_none=True))
+        return Amounts.model_validate(self.model_dump(include={"gte", "gt", "lte", "lt", "eq"}))
 
 
 class AttributeCondition(ValueTest):
@@ -255,7 +255,7 @@ def parse_segment(text: str | bytes, file: str) -> Segment:
 
 def to_json(segment: Segment) -> dict[str, Any]:
     """Return the definition as JSON takes it: what the ledger and a run's snapshot keep."""
-    return segment.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return segment.model_dump(mode="json")
 
 
 def from_json(value: dict[str, Any]) -> Segment:
