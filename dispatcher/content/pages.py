@@ -42,6 +42,11 @@ def render_page(name: str, locale: str | None, context: Mapping[str, Any]) -> st
     return page.render({**values, "say": say, "language": language, "style": Markup(_style())})  # noqa: S704 - our own file
 
 
+def page_languages() -> frozenset[str]:
+    """Return the locales that the pages are written in."""
+    return frozenset(_words())
+
+
 @cache
 def page_policy() -> str:
     """Return the Content-Security-Policy of the pages: their own style and form, and nothing else."""

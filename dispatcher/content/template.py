@@ -1,0 +1,207 @@
+"""A template, compiled once, and the content it becomes for one person."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+from markupsafe import escape
+
+from dispatcher.content.context import one_line
+from dispatcher.content.folder import META, meta_of, split_name
+from dispatcher.content.locales import closest_locale, normal_locale
+from dispatcher.content.plaintext import text_of_html, text_template_of, tidy
+from dispatcher.content.samples import sample_contexts
+from dispatcher.content.sandbox import Compiled, RenderFailed, TemplateInvalid
+
+_LANG = re.compile(r"<html\b[^>]*?\slang\s*=\s*[\"']?([A-Za-z]{2,3}(?:-[A-Za-z0-9]+)*)", re.IGNORECASE)
+_BODY_TAG = re.compile(r"<body\b[^>]*>", re.IGNORECASE)
+_PREHEADER = '<div style="display:none;max-height:0;overflow:hidden;mso-hide:all">{{ preheader }}</div>'
+_DEFAULT_LANGUAGE = "en"
+_CACHED_TEMPLATES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What rendering a template for one contact gave; an SMS is its text alone."""
+
+    subject: str
+    preheader: str
+    html: str | None
+    text: str
+    locale: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Variant:
+    """The files for one language, compiled; `text` is None where the HTML part is converted message by message."""
+
+    locale: str
+    subject: Compiled | None
+    preheader: Compiled | None
+    html: Compiled | None
+    text: Compiled | None
+
+
+class Template:
+    """Renders content; safe to share between threads."""
+
+    def __init__(self, channel: str, name: str, files: Mapping[str, str]) -> None:
+        """Raises InvalidDefinition or TemplateInvalid if the files are no template."""
+        self.channel, self.name = channel, name
+        self.meta = meta_of(files)
+        self._files = dict(files)
+        self._by_part: dict[str, dict[str | None, str]] = {"subject": {}, "preheader": {}, "html": {}, "text": {}}
+        for file in files:
+            if file != META:
+                part, locale, kind = _split(file)
+                key = part if part != "body" else "html" if kind == "html" else "text"
+                self._by_part[key][locale] = file
+        if not self._by_part["html"].get(None) and not self._by_part["text"].get(None):
+            raise TemplateInvalid("body.html" if channel == "email" else "body.txt", 1, "is missing")
+        self._compiled = {
+            file: Compiled(file, self._source(file), html=file.endswith(".html")) for file in files if file != META
+        }
+        self._variants: dict[str, _Variant] = {}
+
+    def _source(self, file: str) -> str:
+        """Return the text to compile: the file, with the hidden preheader unless the HTML places it itself."""
+        source = self._files[file]
+        if not file.endswith(".html") or not self._by_part["preheader"] or "preheader" in source:
+            return source
+        tag = _BODY_TAG.search(source)
+        place = tag.end() if tag else 0
+        return source[:place] + _PREHEADER + source[place:]
+
+    @property
+    def locales(self) -> tuple[str, ...]:
+        """The languages there is a body in, the default one first."""
+        default = self._language_of(None)
+        others = {locale for part in ("html", "text") for locale in self._by_part[part] if locale}
+        return (default, *sorted(others - {default}))
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """The top-level names the files use, like `contact` and `data`."""
+        return frozenset().union(*(compiled.variables for compiled in self._compiled.values()))
+
+    def compiled(self) -> dict[str, Compiled]:
+        """Return every file, compiled."""
+        return dict(self._compiled)
+
+    def render(self, context: Mapping[str, Any], locale: str | None) -> Content:
+        """Return the content in the closest language; `context` is `message_context`'s.
+
+        Raises RenderFailed if a variable is not known, a limit is reached, or a marketing message lacks its way out.
+        """
+        variant = self._variant(locale)
+        values = {**context, "locale": variant.locale}
+        preheader = one_line(variant.preheader.render(values)) if variant.preheader else ""
+        values["preheader"] = preheader
+        subject = one_line(variant.subject.render(values)) if variant.subject else ""
+        html = variant.html.render(values) if variant.html else None
+        text = tidy(variant.text.render(values)) if variant.text else text_of_html(html or "")
+        if self.channel == "sms":
+            text = text.strip()
+        content = Content(subject, preheader, html, text, variant.locale)
+        self._check(content, context)
+        return content
+
+    def _check(self, content: Content, context: Mapping[str, Any]) -> None:
+        """Raise RenderFailed rather than return what must not be sent."""
+        if not content.text.strip():
+            raise RenderFailed(f"{self.channel}/{self.name} renders to nothing")
+        if self.channel == "email" and not content.subject:
+            raise RenderFailed(f"{self.channel}/{self.name} has an empty subject")
+        if self.meta.class_ != "marketing":
+            return
+        url, address = context["unsubscribe_url"], context["shop"]["postal_address"]
+        if not url or url not in content.text or (content.html is not None and str(escape(url)) not in content.html):
+            raise RenderFailed(f"{self.channel}/{self.name} has no unsubscribe link; use unsubscribe_url in every body")
+        if self.channel == "email" and (
+            not address
+            or address not in " ".join(content.text.split())
+            or (content.html is not None and str(escape(address)) not in content.html)
+        ):
+            raise RenderFailed(
+                f"{self.channel}/{self.name} has no postal address; use shop.postal_address in every body"
+            )
+
+    def _variant(self, locale: str | None) -> _Variant:
+        wanted = normal_locale(locale or "")
+        found = self._variants.get(wanted)
+        if found is None:
+            if len(self._variants) > 200:  # more languages than any shop writes in: odd tags of contacts
+                self._variants.clear()
+            found = self._variants[wanted] = self._make_variant(wanted)
+        return found
+
+    def _make_variant(self, wanted: str) -> _Variant:
+        """Return the files for a language: each part its own closest variant, but the text that of the HTML."""
+        body = self._by_part["html"] or self._by_part["text"]
+        chosen = closest_locale(wanted, [locale for locale in body if locale])
+        html = self._file("html", chosen)
+        return _Variant(
+            locale=chosen or self._language_of(None),
+            subject=self._closest("subject", wanted),
+            preheader=self._closest("preheader", wanted),
+            html=html,
+            text=self._file("text", chosen) or (self._converted(html) if html else None),
+        )
+
+    def _file(self, part: str, locale: str | None) -> Compiled | None:
+        file = self._by_part[part].get(locale)
+        return self._compiled[file] if file else None
+
+    def _closest(self, part: str, wanted: str) -> Compiled | None:
+        return self._file(part, closest_locale(wanted, [locale for locale in self._by_part[part] if locale]))
+
+    def _language_of(self, locale: str | None) -> str:
+        """Return the language of a body, for the default one as its `lang` says."""
+        if locale:
+            return locale
+        found = _LANG.search(self._files.get("body.html", ""))
+        return (normal_locale(found[1]) if found else "") or _DEFAULT_LANGUAGE
+
+    def _converted(self, html: Compiled) -> Compiled | None:
+        """Return the HTML file as a text template, None unless both say the same for every sample."""
+        source = text_template_of(html.source)
+        if source is None:
+            return None
+        try:
+            text = Compiled(html.file, source, html=False)
+            for values in sample_contexts(locale="en"):
+                if text_of_html(html.render(values)).split() != text.render(values).split():
+                    return None
+        except (TemplateInvalid, RenderFailed):
+            return None
+        return text
+
+
+def _split(file: str) -> tuple[str, str | None, str]:
+    try:
+        return split_name(file)
+    except ValueError as error:
+        raise TemplateInvalid(file, 1, str(error)) from None
+
+
+_cache: OrderedDict[str, Template] = OrderedDict()
+_cache_lock = Lock()
+
+
+def template_for(content_hash: str, loader: Callable[[str], tuple[str, str, Mapping[str, str]]]) -> Template:
+    """Return the compiled template of that hash; `loader(hash)` gives channel, name and files the first time."""
+    with _cache_lock:
+        if content_hash in _cache:
+            _cache.move_to_end(content_hash)
+            return _cache[content_hash]
+    template = Template(*loader(content_hash))
+    with _cache_lock:
+        _cache[content_hash] = template
+        while len(_cache) > _CACHED_TEMPLATES:
+            _cache.popitem(last=False)
+    return template
