@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, NoReturn
 
 from dispatcher.errors import Refused
@@ -38,6 +38,7 @@ class InvalidEvent(Refused):
 def load_event(text: str | bytes, *, now: datetime, line: int | None = None) -> Event:
     """Return the event a line of JSON says; InvalidEvent if it is none."""
     try:
+        text = text.decode() if isinstance(text, bytes) else text
         raw = json.loads(text, object_pairs_hook=_unique, parse_float=Decimal, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
         raise InvalidEvent(f"not UTF-8: byte {error.start + 1}") from error
@@ -129,7 +130,7 @@ def amount(value: object, where: str) -> Decimal:
         number = value if isinstance(value, Decimal) else Decimal(str(value))
         if number.is_finite() and abs(number) < LARGEST:
             return number.quantize(SMALLEST).normalize() + 0  # + 0: no negative zero
-    except (InvalidOperation, ValueError):  # ValueError: a whole number of thousands of digits
+    except (ArithmeticError, ValueError):  # ValueError: a whole number of thousands of digits
         pass
     raise InvalidEvent(f"{where} is not a number below {LARGEST:.0e}")
 

@@ -115,3 +115,16 @@ def _parameters(half_life: timedelta) -> dict[str, Any]:
         "landmark_epoch": int(LANDMARK.timestamp()),
         "counted": COUNTED,
     }
+
+
+def strongest(connection: Connection, contact_ids: Sequence[int], most: int = 5) -> dict[int, list[str]]:
+    """Return the names of each contact's strongest interests, the strongest first.
+
+    All scores of one contact fade alike, so their order is that of the stored mass, at any instant.
+    """
+    rows = connection.execute(
+        text("""SELECT contact_id, array_agg(name ORDER BY log2_mass DESC, name) AS names FROM interest
+                WHERE contact_id = ANY(:ids) GROUP BY contact_id"""),
+        {"ids": list(contact_ids)},
+    )
+    return {row.contact_id: row.names[:most] for row in rows}

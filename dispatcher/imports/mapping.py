@@ -12,7 +12,7 @@ One row is one line of an order, and all lines with the same source key become o
       quantity: Quantity
       value: {column: UnitPrice, times: quantity}
       properties: {product: StockCode}
-      interests: {column: Description, rules: interests.yaml, else: other}
+      interests: {column: Description, rules_from: interests.yaml, else: other}
     leave_out:                                             # the first that holds is the reason that is counted
       - {reason: guest, column: CustomerID, empty: true}
       - {reason: not_positive, field: quantity, at_most: 0}
@@ -97,7 +97,8 @@ class Interests(Definition):
     """Where an item's interests come from: rules on a column's text, columns themselves, or a look-up table."""
 
     column: Text | None = None
-    rules: Text | tuple[Rule, ...] | None = None
+    rules: tuple[Rule, ...] = ()
+    rules_from: Text | None = None
     else_: Annotated[Text | None, Field(alias="else")] = None
     columns: tuple[Text, ...] = ()
     table: Text | None = None
@@ -105,9 +106,11 @@ class Interests(Definition):
 
     @model_validator(mode="after")
     def _one_way(self) -> Interests:
-        by_rules = self.column is not None and self.rules is not None
-        if by_rules == bool(self.columns) or (self.column is None) != (self.rules is None):
-            raise ValueError("write column and rules, or columns (of this file, or of a table with its key)")
+        by_rules = bool(self.rules) + (self.rules_from is not None)
+        if by_rules > 1 or by_rules != (self.column is not None) or bool(by_rules) == bool(self.columns):
+            raise ValueError(
+                "write column with rules or rules_from, or else columns (for a look-up with table and key)"
+            )
         if (self.table is None) != (self.key is None) or (self.table is not None and by_rules):
             raise ValueError("a look-up needs table, key and columns")
         return self
@@ -188,13 +191,11 @@ class Mapping(Definition):
         raise NotFound(f"the map names {name}, which is neither beside the map nor beside {data.name}")
 
     def rules(self, data: Path) -> Sequence[Rule]:
-        """Return the interest rules, read from their file if the map names one."""
+        """Return the interest rules, from their own file if the map names one."""
         interests = self.item.interests
-        if interests is None or interests.rules is None:
+        if interests is None:
             return ()
-        if isinstance(interests.rules, str):
-            return _read(RuleFile, self.find(interests.rules, data)).rules
-        return interests.rules
+        return _read(RuleFile, self.find(interests.rules_from, data)).rules if interests.rules_from else interests.rules
 
 
 def read_mapping(path: Path) -> Mapping:
