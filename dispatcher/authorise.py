@@ -104,7 +104,7 @@ def _authorise(
     grant = lanes.take(connection, claim.lane, len(going), now)
     for facts in going[grant.count :]:
         verdicts.append((facts, Defer(grant.next_at or now, Reason.RATE)))
-    objections = [(f, v) for f, v in verdicts if not isinstance(v, Send)]
+    objections = [(facts, verdict) for facts, verdict in verdicts if not isinstance(verdict, Send)]
     _write_objections(connection, claim, by_contact, objections, now)
     sent = _write_sends(connection, claim, by_contact, going[: grant.count], now, provider)
     if order.facts.caps:
@@ -186,16 +186,16 @@ def _write_objections(
     connection: Connection,
     claim: Claim,
     by_contact: dict[int, Candidate],
-    objections: list[tuple[Facts, Verdict]],
+    objections: Sequence[tuple[Facts, Defer | Skip]],
     now: datetime,
 ) -> None:
     """Write deferrals and skips; both leave the batch in the same statement."""
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for facts, verdict in objections:
         message_id = by_contact[facts.contact_id].message_id
         if isinstance(verdict, Defer):
             rows.append((message_id, "pending", None, verdict.until, verdict.reason, _shown(verdict), None))
-        elif isinstance(verdict, Skip):
+        else:
             status = "cancelled" if verdict.reason is Reason.OPERATOR else "skipped"
             rows.append((message_id, status, verdict.reason, None, None, _shown(verdict), now))
     if not rows:

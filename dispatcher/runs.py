@@ -187,7 +187,8 @@ def load_run(connection: Connection, run_id: UUID, *, lock: Literal["", "FOR SHA
     if row is None:
         raise NotFound(f"there is no run {run_id}; dispatcher run list shows them")
     *stored, definition = row
-    return Run(*stored, Campaign.model_validate(definition) if row.kind == "campaign" else None)
+    campaign = Campaign.model_validate(definition) if row.kind == "campaign" else None
+    return Run(*stored, campaign)  # type: ignore[call-arg]  # _STORED names its fields in order
 
 
 def pause(connection: Connection, run_id: UUID, *, by: str) -> None:

@@ -18,9 +18,8 @@ from dispatcher import clock
 from dispatcher.authorise import LEASE, Authorised, Candidate, Claim, authorise
 from dispatcher.errors import DispatcherError
 from dispatcher.gates import Reason
-from dispatcher.keys import KeyRing
 from dispatcher.providers.protocol import Envelope, Provider, Receipt, Unknown, boot_seconds
-from dispatcher.rendering import Renderer
+from dispatcher.rendering import CONTACT_COLUMNS, Renderer, Sender
 from dispatcher.runs import load_run
 from dispatcher.settle import settle
 
@@ -32,12 +31,9 @@ class Hands:
     """What a worker process sends with."""
 
     database: Engine
-    key_ring: KeyRing
+    sender: Sender
     providers: dict[str, Provider]  #: by channel
     worker_id: UUID
-    public_url: str
-    from_email: str | None
-    postal_address: str | None
     stopping: Event
 
 
@@ -57,8 +53,9 @@ def send_batch(hands: Hands, batch_id: int) -> int:
         if claim is None:
             return 0
         run = load_run(connection, claim.run_id)
-        renderer = Renderer(connection, run, hands)
+        renderer = Renderer(connection, run, hands.sender)
         rows = connection.execute(_CONTENTS, {"run": claim.run_id, "batch": batch_id}).all()
+        renderer.read_ahead(connection, [row.contact_id for row in rows])
     handed_over = 0
     provider = hands.providers[run.channel]
     try:
@@ -84,14 +81,13 @@ def _claim(connection: Connection, batch_id: int, worker_id: UUID) -> Claim | No
     return None if row is None else Claim(row.id, row.claim_token, row.run_id, row.lane, worker_id)
 
 
-_CONTENTS = text("""
-SELECT m.id, m.contact_id, m.expires_at, m.first_due_at, m.topic, m.sealed AS data, m.channel,
-       c.version, c.external_id, c.locale, c.country, c.attributes, c.data_key, c.sealed,
+_CONTENTS = text(f"""
+SELECT m.id, m.expires_at, m.first_due_at, m.sealed AS data, {CONTACT_COLUMNS},
        CASE m.channel WHEN 'email' THEN c.email_address_id ELSE c.sms_address_id END AS address_id
 FROM message m JOIN contact c ON c.id = m.contact_id
 WHERE m.run_id = :run AND m.batch_id = :batch AND m.status = 'pending'
 ORDER BY m.contact_id, m.id
-""")
+""")  # noqa: S608 - fixed columns
 
 
 def _slices(rows: Sequence[Row[Any]], size: int) -> Iterator[list[Row[Any]]]:
@@ -99,7 +95,8 @@ def _slices(rows: Sequence[Row[Any]], size: int) -> Iterator[list[Row[Any]]]:
     left = list(rows)
     while left:
         seen: set[int] = set()
-        some, rest = [], []
+        some: list[Row[Any]] = []
+        rest: list[Row[Any]] = []
         for row in left:
             if len(some) < size and row.contact_id not in seen:
                 seen.add(row.contact_id)

@@ -12,6 +12,7 @@ from dramatiq.brokers.redis import RedisBroker
 
 from dispatcher.providers import provider_for
 from dispatcher.registration import Registration, heartbeat, register, unregister
+from dispatcher.rendering import Sender
 from dispatcher.runtime import Runtime
 from dispatcher.sending import Hands
 from workers.broker import HOUSEKEEPING, MARKETING_LANES, PLAN, RELEASE, TRANSACTIONAL_LANES, connect
@@ -66,15 +67,12 @@ def _prepare(runtime: Runtime, registration: Registration, stopping: threading.E
     settings = runtime.settings
     _hands = Hands(
         database=runtime.database,
-        key_ring=runtime.key_ring,
+        sender=Sender(runtime.key_ring, settings.public_url, settings.from_email, settings.postal_address),
         providers={
             "email": provider_for("email", settings.email_provider, home=settings.home),
             "sms": provider_for("sms", settings.sms_provider, home=settings.home),
         },
         worker_id=registration.worker_id,
-        public_url=settings.public_url,
-        from_email=settings.from_email,
-        postal_address=settings.postal_address,
         stopping=stopping,
     )
 

@@ -1,0 +1,123 @@
+"""From a pending message to an envelope: open the contact's data, fill the run's frozen template, address it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+
+from dispatcher.content import Template, message_context
+from dispatcher.definitions import Shop, ShopIdentity
+from dispatcher.errors import Refused
+from dispatcher.interests import strongest
+from dispatcher.keys import KeyRing
+from dispatcher.mail import headers_for
+from dispatcher.providers.protocol import Envelope
+from dispatcher.runs import Run
+from dispatcher.shop import load_shop
+from dispatcher.tokens import UnsubscribeTokens, WayOut, unsubscribe_url
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who a message comes from, and where its links lead; settings win over the shop's own."""
+
+    key_ring: KeyRing
+    public_url: str
+    from_email: str | None = None
+    postal_address: str | None = None
+
+    def shop(self, shop: Shop) -> ShopIdentity:
+        changes = {"from_email": self.from_email, "postal_address": self.postal_address}
+        return shop.shop.model_copy(update={name: value for name, value in changes.items() if value})
+
+
+#: What `Renderer.envelope` needs of a message's contact.
+CONTACT_COLUMNS = """c.id AS contact_id, c.version, c.external_id, c.locale, c.country, c.subdivision, c.attributes,
+       c.data_key, c.sealed"""
+
+
+class Renderer:
+    """Renders the messages of one run."""
+
+    def __init__(self, connection: Connection, run: Run, sender: Sender) -> None:
+        self._run = run
+        self._sender = sender
+        self._shop = load_shop(connection)
+        self._identity = sender.shop(self._shop)
+        self._tokens = UnsubscribeTokens(sender.key_ring)
+        self._template = load_template(connection, run.template_hash)
+        self._topic = self._shop.topics.get(run.topic) if run.topic else None
+        self._interests: dict[int, list[str]] = {}
+
+    @property
+    def urgent(self) -> bool:
+        """Whether the template may break quiet hours."""
+        return self._template.meta.urgent
+
+    def read_ahead(self, connection: Connection, contact_ids: list[int]) -> None:
+        """Read what the template asks about these contacts, in one query for all."""
+        if "interests" in self._template.variables:
+            self._interests = strongest(connection, contact_ids)
+
+    def envelope(self, row: Row[Any]) -> Envelope:
+        """Return the rendered, addressed message of a row with CONTACT_COLUMNS, `id`, `address_id` and `data`.
+
+        Raises a DispatcherError without personal data if it cannot be rendered.
+        """
+        if row.data_key is None or row.sealed is None:
+            raise Refused("the contact has no personal data (erased, or known by number only)")
+        data_key = self._sender.key_ring.open_data_key(row.data_key)
+        personal = data_key.open(row.sealed)
+        to = personal.get("email" if self._run.channel == "email" else "phone")
+        if not to:
+            raise Refused(f"the contact has no {self._run.channel} address")
+        link = self._link(row)
+        title = self._topic.title_for(row.locale) if self._topic else None
+        context = message_context(
+            personal=personal,
+            contact=row._asdict(),
+            shop=self._identity,
+            topic_title=title,
+            unsubscribe_url=link,
+            data=data_key.open(row.data) if row.data else {},
+            interests=self._interests.get(row.contact_id, ()),
+        )
+        content = self._template.render(context, row.locale)
+        headers: tuple[tuple[str, str], ...] = ()
+        if self._run.channel == "email":
+            headers = tuple(
+                headers_for(
+                    message_id=row.id,
+                    shop=self._identity,
+                    class_=self._run.class_,
+                    topic=self._run.topic,
+                    topic_title=title,
+                    campaign=self._run.name,
+                    unsubscribe_url=link,
+                )
+            )
+        return Envelope(row.id, self._run.id, row.external_id, to, content, headers)
+
+    def _link(self, row: Row[Any]) -> str | None:
+        if self._run.class_ != "marketing" or self._run.topic is None or row.address_id is None:
+            return None
+        way_out = WayOut(row.contact_id, self._run.channel, self._run.topic, row.address_id)
+        return unsubscribe_url(self._sender.public_url, self._tokens, way_out)
+
+
+_templates: dict[str, Template] = {}
+
+
+def load_template(connection: Connection, template_hash: str) -> Template:
+    """Return the compiled template of this content hash; it never changes, so this process keeps it."""
+    if template_hash not in _templates:
+        row = connection.execute(
+            text("SELECT channel, name, files FROM template WHERE hash = :hash"), {"hash": template_hash}
+        ).one()
+        if len(_templates) > 200:
+            _templates.clear()
+        _templates[template_hash] = Template(row.channel, row.name, row.files)
+    return _templates[template_hash]
+
