@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-import orjson
 from sqlalchemy import Connection, Row, text
 
+from dispatcher import audit
 from dispatcher.definitions import NAME
 from dispatcher.errors import DispatcherError, NotFound, Refused
 
@@ -67,7 +67,7 @@ def create(connection: Connection, name: str, scopes: Iterable[str], *, actor: s
     )
     if made.first() is None:
         raise Refused(f"there is, or was, a key called {name}; messages are told apart by it, so take another name")
-    _audit(connection, actor, "key.created", name, {"scopes": wanted})
+    audit.record(connection, actor, "key.created", f"key {name}", {"scopes": wanted})
     return key
 
 
@@ -96,7 +96,7 @@ def revoke(connection: Connection, name: str, *, actor: str = "cli") -> None:
         {"name": name},
     )
     if revoked.first() is not None:
-        _audit(connection, actor, "key.revoked", name, {})
+        audit.record(connection, actor, "key.revoked", f"key {name}")
     elif connection.execute(text("SELECT 1 FROM api_key WHERE name = :name"), {"name": name}).first() is None:
         raise NotFound(f"there is no key called {name}; see: dispatcher key list")
 
@@ -127,13 +127,3 @@ def _hash(key: str) -> bytes:
 
 def _api_key(row: Row[tuple[object, ...]]) -> ApiKey:
     return ApiKey(row.name, tuple(row.scopes), row.created_at, row.last_used_at, row.revoked_at)
-
-
-def _audit(connection: Connection, actor: str, action: str, name: str, details: dict[str, object]) -> None:
-    connection.execute(
-        text(
-            "INSERT INTO audit (actor, action, subject, details) "
-            "VALUES (:actor, :action, :subject, CAST(:details AS jsonb))"
-        ),
-        {"actor": actor, "action": action, "subject": f"key {name}", "details": orjson.dumps(details).decode()},
-    )

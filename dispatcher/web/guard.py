@@ -1,0 +1,136 @@
+"""What surrounds every request: its id, a limit on its body, safe headers on the answer, one line in the log.
+
+The line names the route, never the path: a path holds a token, and a token is a person's way out.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import traceback
+from http import HTTPStatus
+from uuid import uuid4
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dispatcher.web.problems import problem
+
+log = structlog.get_logger()
+
+BODY_LIMIT = 256 * 1024
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+
+#: A page with a style or a form of its own sets its own Content-Security-Policy.
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "X-Robots-Tag": "noindex, nofollow",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class _BodyTooLarge(Exception):  # noqa: N818
+    """More came than was announced."""
+
+
+class Guard:
+    """The outermost middleware of ours."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        answer = _Answer(scope, send)
+        try:
+            if _announced(scope) > BODY_LIMIT:
+                raise _BodyTooLarge
+            await self._app(scope, _limited(receive), answer.send)
+        except _BodyTooLarge:
+            await answer.instead(problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body has at most {BODY_LIMIT} bytes"))
+        except Exception as error:
+            answer.log_error(error)
+            await answer.instead(problem(HTTPStatus.INTERNAL_SERVER_ERROR, request_id=answer.request_id))
+        finally:
+            answer.log()
+
+
+class _Answer:
+    """One answer on its way: adds the headers, remembers the status."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._scope, self._send = scope, send
+        self._began = time.perf_counter()
+        self._status: int | None = None
+        asked = Headers(scope=scope).get("x-request-id", "")
+        self.request_id = asked if _REQUEST_ID.fullmatch(asked) else uuid4().hex
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            headers = MutableHeaders(scope=message)
+            for name, value in _HEADERS.items():
+                headers.setdefault(name, value)
+            headers["X-Request-Id"] = self.request_id
+        await self._send(message)
+
+    async def instead(self, response: Response) -> None:
+        """Send `response`, unless an answer has begun: then the connection just ends."""
+        if self._status is None:
+            await response(self._scope, _nothing, self.send)
+
+    def log_error(self, error: Exception) -> None:
+        """Say where it broke, but not the error's own words: they may quote what was sent."""
+        frames = traceback.extract_tb(error.__traceback__)[-6:]
+        where = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in frames]
+        log.error("http.broke", error=type(error).__name__, where=where, request_id=self.request_id)
+
+    def log(self) -> None:
+        log.info(
+            "http.request",
+            method=self._scope["method"] if self._scope["method"].isalpha() else "?",
+            route=_route_of(self._scope),
+            status=self._status,
+            milliseconds=round((time.perf_counter() - self._began) * 1000, 1),
+            request_id=self.request_id,
+        )
+
+
+def _route_of(scope: Scope) -> str:
+    """Return the route's template, such as /u/{token:path}."""
+    endpoint = scope.get("endpoint")
+    routes = scope["app"].routes if endpoint is not None and "app" in scope else ()
+    plain = next((route.path for route in routes if getattr(route, "endpoint", None) is endpoint), None)
+    return str(plain or getattr(scope.get("route"), "path", "no such route"))
+
+
+def _announced(scope: Scope) -> int:
+    length = Headers(scope=scope).get("content-length", "0")
+    return int(length) if length.isdecimal() and len(length) < 20 else BODY_LIMIT + 1
+
+
+def _limited(receive: Receive) -> Receive:
+    """Return `receive` with a count: a chunked body announces no length."""
+    got = 0
+
+    async def counted() -> Message:
+        nonlocal got
+        message = await receive()
+        got += len(message.get("body", b""))
+        if got > BODY_LIMIT:
+            raise _BodyTooLarge
+        return message
+
+    return counted
+
+
+async def _nothing() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}

@@ -1,0 +1,69 @@
+"""What every handler needs, and the threads the database is talked to in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import anyio.to_thread
+from anyio import CapacityLimiter
+from sqlalchemy import Engine
+from starlette.requests import HTTPConnection
+
+from dispatcher import unsubscribe
+from dispatcher.keys import KeyRing
+from dispatcher.runtime import Runtime
+from dispatcher.tokens import UnsubscribeTokens
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """How many threads (and so database connections) each kind of request may use at once.
+
+    Each has its own: a mail scanner that opens ten thousand links must not stand in front of one person who clicks the
+    button.  Together they stay below what `db.engine_for` opens at most.
+    """
+
+    withdrawals: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(10))
+    looks: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
+    pages: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
+    api: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(8))
+    health: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(2))
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    database: Engine
+    broker_url: str
+    key_ring: KeyRing
+    tokens: UnsubscribeTokens
+    wait: timedelta  #: how long an unsubscribe waits for what is on the wire
+    outbox: Path | None  #: the sandbox's, while there is nothing but the sandbox
+    pools: Pools = field(default_factory=Pools)
+
+
+def open_room(runtime: Runtime, *, wait: timedelta = unsubscribe.LONGEST_WAIT) -> Room:
+    settings = runtime.settings
+    return Room(
+        database=runtime.database,
+        broker_url=runtime.broker_url,
+        key_ring=runtime.key_ring,
+        tokens=UnsubscribeTokens(runtime.key_ring),
+        wait=wait,
+        outbox=settings.home / "sandbox" / "outbox.jsonl" if settings.sandbox_only else None,
+    )
+
+
+def room_of(connection: HTTPConnection) -> Room:
+    room: Room = connection.app.state.room
+    return room
+
+
+async def in_thread(pool: CapacityLimiter, work: Callable[[], T]) -> T:
+    """Return what `work` returns, done in one of the pool's threads."""
+    return await anyio.to_thread.run_sync(work, limiter=pool)
