@@ -38,6 +38,7 @@ def masked(value: Any) -> Any:
 
 
 def _mask(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> EventDict:
+    event.pop("color_message", None)  # uvicorn says everything twice
     return {name: value if name.startswith("_") else masked(value) for name, value in event.items()}
 
 

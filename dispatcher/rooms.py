@@ -35,6 +35,7 @@ class Room:
 
     name: str
     argv: Sequence[str]
+    registers: bool = False  # once at work it has a row in the table of workers
 
 
 @dataclass(slots=True)

@@ -28,9 +28,9 @@ _ANSWER_SECONDS = 10
 class Runtime:
     """What is open while a command or a room runs."""
 
-    settings: Settings
-    database: Engine
-    database_url: str = field(repr=False)  # a password may be in it
+    settings: Settings = field(repr=False)  # passwords may be in these four
+    database: Engine = field(repr=False)
+    database_url: str = field(repr=False)
     broker_url: str = field(repr=False)
     key_ring: KeyRing
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import sys
 import time
 import urllib.error
@@ -22,27 +23,35 @@ from dispatcher.rooms import House, Room
 from dispatcher.runtime import open_runtime
 from dispatcher.settings import Settings
 
-__all__ = ["House", "Room", "rooms_of", "rooms_running", "run_up", "wait_until_ready"]
+__all__ = [
+    "House",
+    "Room",
+    "healthz_of",
+    "require_free_port",
+    "rooms_of",
+    "rooms_running",
+    "run_up",
+    "wait_until_ready",
+]
 
 READY_SECONDS = 60.0
 _POLL_SECONDS = 0.1
 _HOPELESS_DEATHS = 3
 
 
-def rooms_of(workers: int) -> list[Room]:
+def rooms_of(workers: int = 1, *, web: bool = True) -> list[Room]:
     """Return the rooms of a whole house: the clock, `workers` hands for marketing, one each for what may not wait."""
     hands = [(f"marketing-{number}", "marketing") for number in range(1, workers + 1)]
     hands += [("transactional", "transactional"), ("control", "control")]
-    return [
-        Room("clock", [sys.executable, "-m", "scheduler"]),
-        *(Room(name, [sys.executable, "-m", "workers", kind]) for name, kind in hands),
-        Room("web", [sys.executable, "-m", "dispatcher.web"]),
-    ]
+    rooms = [Room("clock", [sys.executable, "-m", "scheduler"], registers=True)]
+    rooms += [Room(name, [sys.executable, "-m", "workers", kind], registers=True) for name, kind in hands]
+    return [*rooms, Room("web", [sys.executable, "-m", "dispatcher.web"])] if web else rooms
 
 
-def run_up(settings: Settings, *, workers: int, say: Callable[[str], None]) -> int:
+def run_up(settings: Settings, *, workers: int = 1, say: Callable[[str], None] = print) -> int:
     """Run the whole house until SIGINT, SIGTERM or SIGHUP; return the exit code, with nothing left running."""
     with _one_per_home(settings.home), _stop_signals():
+        require_free_port(settings)
         try:
             with (
                 open_runtime(settings, progress=say, needs_broker=True) as runtime,
@@ -74,7 +83,7 @@ def rooms_running(
 def wait_until_ready(
     database: Engine, house: House, *, healthz: str | None = None, timeout_seconds: float = READY_SECONDS
 ) -> None:
-    """Return when every hand of the house is at work and `healthz` answers; else Refused with who is late."""
+    """Return when every room is at work and `healthz` answers; else Refused with who is late, or who keeps dying."""
     deadline = time.monotonic() + timeout_seconds
     late = _late(database, house, healthz)
     while late:
@@ -90,10 +99,12 @@ def wait_until_ready(
 def _late(database: Engine, house: House, healthz: str | None) -> list[str]:
     """Return what is not ready yet."""
     pids = house.pids()
-    hands = [room.name for room in house.rooms if list(room.argv[1:3]) == ["-m", "workers"]]
-    at_work = _pids_at_work(database) if hands else set()
-    late = [room.name for room in house.rooms if room.name not in pids]
-    late += [name for name in hands if name in pids and pids[name] not in at_work]
+    at_work = _pids_at_work(database) if any(room.registers for room in house.rooms) else set()
+    late = [
+        room.name
+        for room in house.rooms
+        if room.name not in pids or (room.registers and pids[room.name] not in at_work)
+    ]
     if healthz is not None and not _answers(healthz):
         late.append(healthz)
     return late
@@ -107,6 +118,21 @@ def _pids_at_work(database: Engine) -> set[int]:
     except OperationalError:  # the database is being started again
         return set()
     return {row.pid for row in rows if locks.is_held(Path(row.lock_path))}
+
+
+def require_free_port(settings: Settings) -> None:
+    """Refused if something else listens where the web room is to: its answers would be taken for ours."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)
+    except OSError as error:
+        raise Refused(
+            f"cannot listen on {settings.host} port {settings.port} ({error.strerror}): set DISPATCHER_PORT to another"
+        ) from error
 
 
 def healthz_of(settings: Settings) -> str:

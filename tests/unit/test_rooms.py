@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dispatcher.rooms import environment_of, pause_seconds
+from dispatcher.settings import load_settings
+from dispatcher.up import healthz_of, rooms_of
+
+
+def test_a_room_that_keeps_dying_is_started_ever_more_slowly_up_to_half_a_minute() -> None:
+    assert [pause_seconds(failures) for failures in (1, 2, 3, 4)] == [0.5, 1, 2, 4]
+    assert pause_seconds(1000) == 30
+
+
+def test_another_process_reads_the_same_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DISPATCHER_PORT", "1")
+    monkeypatch.setenv("DISPATCHER_BROKER_URL", "redis://of.the.environment")
+    settings = load_settings(home=tmp_path / "a home", port=8123, broker_url=None, secret_keys="c2VjcmV0")
+    environment = environment_of(settings)
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    assert load_settings() == settings
+    assert "DISPATCHER_BROKER_URL" not in environment
+
+
+def test_a_house_has_every_room_once_and_as_many_marketing_hands_as_asked_for() -> None:
+    names = [room.name for room in rooms_of(3)]
+
+    assert names == ["clock", "marketing-1", "marketing-2", "marketing-3", "transactional", "control", "web"]
+
+
+@pytest.mark.parametrize(
+    ("host", "asked"),
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("shop.example", "shop.example")],
+)
+def test_health_is_asked_from_this_machine_whatever_is_listened_on(host: str, asked: str) -> None:
+    assert healthz_of(load_settings(host=host, port=8000)) == f"http://{asked}:8000/healthz"
