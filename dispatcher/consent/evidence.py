@@ -72,7 +72,7 @@ _EVIDENCE = text("""
 
 def read_evidence(connection: Connection, contact_ids: list[int]) -> defaultdict[Key, list[Evidence]]:
     found: defaultdict[Key, list[Evidence]] = defaultdict(list)
-    for survivor, channel, topic, *rest in connection.execute(_EVIDENCE, {"ids": contact_ids}).tuples():
+    for survivor, channel, topic, *rest in connection.execute(_EVIDENCE, {"ids": contact_ids}):
         found[survivor, channel, topic].append(Evidence(*rest))
     return found
 

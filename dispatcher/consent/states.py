@@ -159,4 +159,4 @@ _HELD = text("""
 
 def state_of(connection: Connection, contact_id: int) -> list[Held]:
     """Return the contact's consent by channel and topic; what is not listed was never asked."""
-    return [Held(*row) for row in connection.execute(_HELD, {"contact_id": contact_id}).tuples()]
+    return [Held(*row) for row in connection.execute(_HELD, {"contact_id": contact_id})]

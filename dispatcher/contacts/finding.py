@@ -1,0 +1,49 @@
+"""Finding the contact somebody means, through merges."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, text
+
+from dispatcher.addresses import BadAddress, normal_email
+from dispatcher.errors import NotFound
+from dispatcher.keys import KeyRing
+from dispatcher.personal import Personal, open_personal
+
+# A merge moves aliases and shortens chains of tombstones, so one step leads to the survivor.
+_BY_ALIAS = text("""
+    SELECT COALESCE(c.merged_into, c.id) FROM contact_alias a JOIN contact c ON c.id = a.contact_id
+    WHERE a.external_id = :external_id
+""")
+_BY_EMAIL = text("""
+    SELECT c.id FROM address a JOIN contact c ON c.email_address_id = a.id
+    WHERE a.channel = 'email' AND a.hash = :hash AND c.merged_into IS NULL ORDER BY c.id LIMIT 1
+""")
+
+
+def find_contact(connection: Connection, key_ring: KeyRing, wanted: str) -> int:
+    """Return the contact with this external id, else with this e-mail address; NotFound if there is none."""
+    contact_id = connection.scalar(_BY_ALIAS, {"external_id": wanted})
+    if contact_id is None and "@" in wanted:
+        contact_id = _find_by_email(connection, key_ring, wanted)
+        if contact_id is None:
+            raise NotFound("there is no contact with this e-mail address")
+    if contact_id is None:
+        raise NotFound(f"there is no contact {wanted!r}; give an external id or an e-mail address")
+    return int(contact_id)
+
+
+def _find_by_email(connection: Connection, key_ring: KeyRing, wanted: str) -> int | None:
+    try:
+        normal = normal_email(wanted.strip())
+    except BadAddress:
+        return None
+    found: int | None = connection.scalar(_BY_EMAIL, {"hash": key_ring.address_hash("email", normal)})
+    return found
+
+
+def personal_of(connection: Connection, key_ring: KeyRing, contact_id: int) -> Personal:
+    """Return the contact's personal fields, opened; all None once erased."""
+    row = connection.execute(
+        text("SELECT data_key, sealed FROM contact WHERE id = :id"), {"id": contact_id}
+    ).one_or_none()
+    return Personal() if row is None else open_personal(key_ring, row.data_key, row.sealed)
