@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer
 
-_FORM = re.compile(r"(\d{1,5})\s*([smhdw])")
+_FORM = re.compile(r"([0-9]{1,5})\s*([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 

@@ -79,8 +79,12 @@ def load_document(text: str | bytes, file: str) -> Document:
 
 def findings(error: ValidationError, document: Document, file: str) -> list[str]:
     """Return one line for each error: `file:line: field: what is wrong`."""
+    details = error.errors(include_url=False)
+    wrong_inside = {detail["loc"][:depth] for detail in details for depth in range(len(detail["loc"]))}
     found = []
-    for detail in error.errors(include_url=False):
+    for detail in details:
+        if detail["type"] == "too_short" and detail["loc"] in wrong_inside:
+            continue  # pydantic counts only the parts that are right, and the wrong ones are named already
         path = tuple(part for part in detail["loc"] if part != "[key]")
         if detail["type"] != "missing":
             path = document.known_part(path)  # a short form has no place for the field that it stands for
@@ -98,6 +102,8 @@ def shown(value: Any) -> str:
     """Return `value` as an error message may show it: as JSON, and short."""
     if isinstance(value, dict | list | tuple):
         return "a mapping" if isinstance(value, dict) else "a list"
+    if isinstance(value, timedelta):
+        return f'"{format_duration(value)}"'
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else f"{text[:56]} ..."
 
