@@ -130,7 +130,7 @@ class ShopIdentity(Definition):
 
 
 class InterestRules(Definition):
-    half_life: Duration = timedelta(days=90)
+    half_life: Annotated[Duration, Field(ge=timedelta(hours=1))] = timedelta(days=90)
 
 
 class Shop(Definition):

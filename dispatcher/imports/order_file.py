@@ -106,7 +106,7 @@ def newest(connection: Connection) -> datetime | None:
 
 def gathered(connection: Connection, source: str) -> Iterator[Event]:
     """Yield the events, contact by contact; each happened when its earliest line did."""
-    rows = connection.execute(_GATHERED).tuples()
+    rows = connection.execute(_GATHERED)
     for (contact, source_key), lines in groupby(rows, key=lambda row: (row[0], row[1])):
         yield _event(source, contact, source_key, list(lines))
 
