@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.engine import URL, make_url
@@ -14,6 +15,11 @@ from sqlalchemy.engine import URL, make_url
 from dispatcher import schema
 from dispatcher.db import engine_for
 from dispatcher.keys import KeyRing, open_key_ring
+
+# `make test` tries the same examples every time; `make check` looks for new ones, and for more.
+hypothesis.settings.register_profile("test", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("check", deadline=None, max_examples=300, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
