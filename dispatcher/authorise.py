@@ -16,7 +16,7 @@ import orjson
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from dispatcher import clock, lanes
+from dispatcher import clock, lanes, outranked
 from dispatcher.facts import Facts
 from dispatcher.facts_page import order_of, read_facts
 from dispatcher.gates import Defer, Reason, Send, Skip, Verdict, decide
@@ -107,8 +107,9 @@ def _authorise(
     objections = [(facts, verdict) for facts, verdict in verdicts if not isinstance(verdict, Send)]
     _write_objections(connection, claim, by_contact, objections, now)
     sent = _write_sends(connection, claim, by_contact, going[: grant.count], now, provider)
+    moved = [facts.contact_id for facts, verdict in verdicts if not isinstance(verdict, Defer)]
     if order.facts.caps:
-        _wake_outranked(connection, claim.run_id, contact_ids, now)
+        outranked.wake(connection, moved, now)
     return Authorised(frozenset(sent), moment, moment.boot + SEND_WITHIN.total_seconds())
 
 
@@ -216,15 +217,6 @@ def _write_objections(
 
 def _shown(verdict: Defer | Skip) -> str | None:
     return orjson.dumps(verdict.facts).decode() if verdict.facts else None
-
-
-def _wake_outranked(connection: Connection, run_id: UUID, contact_ids: list[int], now: datetime) -> None:
-    """A winner has moved: those who waited for it may ask again at once."""
-    connection.execute(
-        text("""UPDATE message SET due_at = :now, deferred_reason = NULL, facts = NULL
-                WHERE contact_id = ANY(:ids) AND status = 'pending' AND deferred_reason = 'OUTRANKED' AND run_id <> :run"""),
-        {"now": now, "ids": contact_ids, "run": run_id},
-    )
 
 
 def take_back(database: Engine, claim: Claim, slice_: Sequence[Candidate]) -> None:

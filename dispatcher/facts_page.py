@@ -134,7 +134,7 @@ def read_facts(
             "run_name": order.name,
             "occurrence_key": order.occurrence_key,
         },
-    ).tuples()
+    )
     spread_matters = bool(order.facts.silences)
     holdout = order.holdout if held_out_by_hash else 0.0
     page = []

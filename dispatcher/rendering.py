@@ -120,4 +120,3 @@ def load_template(connection: Connection, template_hash: str) -> Template:
             _templates.clear()
         _templates[template_hash] = Template(row.channel, row.name, row.files)
     return _templates[template_hash]
-

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
+import orjson
 from sqlalchemy import Connection, Engine, text
 from uuid_utils.compat import uuid7
 
@@ -18,7 +19,7 @@ from dispatcher import audience, audit, clock, db
 from dispatcher.definitions import Campaign, TemplateMeta
 from dispatcher.errors import NotFound, Refused
 from dispatcher.places import TZDATA_VERSION
-from segments.definition import Segment
+from segments.definition import Segment, to_json
 
 #: A second manual start within this time is more often a slip than a wish.
 START_AGAIN_AFTER = timedelta(hours=24)
@@ -160,7 +161,7 @@ def fire(
     values |= {
         "class": run.class_,
         "definition": run.campaign.model_dump_json(),
-        "segment": segment.model_dump_json(by_alias=True),
+        "segment": orjson.dumps(to_json(segment)).decode(),
         "tzdata": TZDATA_VERSION,
         "state": "missed" if missed else "planning",
         "now": now,

@@ -14,14 +14,15 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Connection, Engine, Row, text
 
-from dispatcher import clock
+from dispatcher import clock, suppression
 from dispatcher.authorise import LEASE, Authorised, Candidate, Claim, authorise
 from dispatcher.errors import DispatcherError
 from dispatcher.gates import Reason
-from dispatcher.providers.protocol import Envelope, Provider, Receipt, Unknown, boot_seconds
+from dispatcher.providers.protocol import Envelope, Provider, Receipt, Rejected, Unknown, boot_seconds
 from dispatcher.rendering import CONTACT_COLUMNS, Renderer, Sender
 from dispatcher.runs import load_run
 from dispatcher.settle import settle
+from dispatcher.suppression import Reason as SuppressionReason
 
 log = structlog.get_logger()
 
@@ -127,6 +128,8 @@ def _send_slice(hands: Hands, claim: Claim, provider: Provider, rendered: list[R
     receipts = _hand_over(provider, going, authorised)
     message_ids = [envelope.message_id for envelope in going]
     settle(hands.database, hands.worker_id, message_ids, receipts, authorised.moment)
+    _suppress(hands.database, {e.message_id: r.suppress for e, r in zip(going, receipts, strict=True)
+                               if isinstance(r, Rejected) and r.suppress})  # fmt: skip
     log.info("slice.settled", run=str(claim.run_id), lane=claim.lane, messages=len(going),
              seconds=round(boot_seconds() - authorised.moment.boot, 3))  # fmt: skip
     return len(going)
@@ -138,6 +141,16 @@ def _hand_over(provider: Provider, going: list[Envelope], authorised: Authorised
     except Exception as error:  # a provider that breaks has told us nothing: every message of the slice is in doubt
         log.exception("provider.broke", provider=provider.name, error=type(error).__name__)
         return [Unknown(f"the provider code failed: {type(error).__name__}", boot_seconds()) for _ in going]
+
+
+def _suppress(database: Engine, refused: dict[UUID, SuppressionReason]) -> None:
+    """Never use again what the provider says cannot work; one address a transaction, as each takes its own locks."""
+    for message_id, reason in refused.items():
+        with database.begin() as connection:
+            row = connection.execute(
+                text("SELECT address_id, provider FROM message WHERE id = :id"), {"id": message_id}
+            ).one()
+            suppression.add(connection, row.address_id, reason, source=f"provider:{row.provider}")
 
 
 def _write_failures(database: Engine, claim: Claim, failed: list[Rendered]) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Literal, Protocol
 from uuid import UUID
 
 from dispatcher.content import Content
@@ -61,7 +61,7 @@ class Rejected:
 
     detail: str
     handed_over: float
-    suppress: str | None = None  #: a suppression reason: hard_bounce, invalid, stop
+    suppress: Literal["hard_bounce", "invalid", "stop"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
