@@ -20,10 +20,10 @@ LONGEST_ID = 200
 LONGEST_TEXT = 1_000
 _CHANNELS = {"email": "email", "sms": "phone"}  # channel -> the field that holds its address
 _CONSENT_PARTS = ("consent", "opt_in_level", "consent_at", "consent_source")
-_FIELDS = frozenset(
-    ("contact_id", "first_name", "last_name", "email", "phone", "country", "subdivision", "postal_code", "timezone")
-    + ("locale", "topic", *(f"{channel}_{part}" for channel in _CHANNELS for part in _CONSENT_PARTS))
-)
+_CONSENT_FIELDS = tuple(f"{channel}_{part}" for channel in _CHANNELS for part in _CONSENT_PARTS)
+_NAMES = ("first_name", "last_name", "postal_code")
+_PLACES = ("country", "subdivision", "timezone", "locale")
+_FIELDS = frozenset(("contact_id", "email", "phone", "topic", *_NAMES, *_PLACES, *_CONSENT_FIELDS))
 _ATTRIBUTE = re.compile(r"attr\.([^\s.][^.]{0,99})")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]+")
 _LOCALE = re.compile(r"([A-Za-z]{2,3})(?:[-_]([A-Za-z]{4}))?(?:[-_]([A-Za-z]{2}|[0-9]{3}))?")
@@ -108,7 +108,7 @@ class ContactReader:
             zone=_checked(given, "timezone", _zone, notes),
             locale=_checked(given, "locale", _locale, notes),
             subdivision=_checked(given, "subdivision", _subdivision, notes),
-            **{name: _checked(given, name, _text, notes) for name in ("first_name", "last_name", "postal_code")},
+            **{name: _checked(given, name, _text, notes) for name in _NAMES},
             attributes=self._given_attributes(cells, notes),
         )
         row = ContactRow(line, particulars, [], notes)
@@ -171,7 +171,7 @@ def _columns_of(columns: Sequence[str], mapping: Mapping[str, str]) -> tuple[dic
         wanted = name if _ATTRIBUTE.fullmatch(name) else {"zone": "timezone"}.get(name, name)
         if wanted not in _FIELDS and not _ATTRIBUTE.fullmatch(wanted):
             raise Refused(
-                f"the map gives {column} to {name}, which is no field; there are {', '.join(sorted(_FIELDS))}, attr.NAME"
+                f"the map gives {column} to {name}, which is no field; write attr.NAME, {', '.join(sorted(_FIELDS))}"
             )
         if wanted in found:
             raise Refused(f"the map gives two columns to {wanted}: {found[wanted]} and {column}")
