@@ -1,4 +1,4 @@
-"""The outside of a message: the headers of a mail, its bytes on the wire, and what an SMS costs in parts.
+"""The outside of a message: the headers of a mail, its bytes on the wire; for SMS see `content.sms`.
 
 RFC 8058 needs `List-Unsubscribe` neither folded nor encoded, which the standard library does to any long value; so the
 headers are written here, and only the body is the standard library's.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from email.header import Header
 from email.headerregistry import Address
@@ -138,38 +138,3 @@ def _mailbox(header: str, name: str, address: str) -> str:
         return spec
     words = _words(header, name)
     return f'"{quote(name)}" <{spec}>' if words == name else f"{words}\r\n <{spec}>"
-
-
-# --- SMS (3GPP TS 23.038)
-
-_GSM = frozenset(
-    "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?"
-    "¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà"
-)
-_GSM_PAIRS = frozenset("\f^{}\\[~]|€")  # an escape and a character: two units that stay together
-
-
-def sms_text(content: Content, unsubscribe_url: str | None) -> str:
-    """Return what goes to the phone: the text, with the way out on a line of its own if the text lacks it."""
-    text = unicodedata.normalize("NFC", content.text).replace("\r\n", "\n").strip()
-    return f"{text}\n{unsubscribe_url}" if unsubscribe_url and unsubscribe_url not in text else text
-
-
-def sms_segments(text: str) -> tuple[str, int]:
-    """Return the encoding, `GSM-7` or `UCS-2`, and how many parts the text is sent and paid as."""
-    if all(character in _GSM or character in _GSM_PAIRS for character in text):
-        return "GSM-7", _parts((2 if character in _GSM_PAIRS else 1 for character in text), single=160, each=153)
-    return "UCS-2", _parts((2 if ord(character) > 0xFFFF else 1 for character in text), single=70, each=67)
-
-
-def _parts(widths: Iterable[int], *, single: int, each: int) -> int:
-    """Return how many parts hold characters of these widths, none of them split."""
-    sizes = list(widths)
-    if sum(sizes) <= single:
-        return 1 if sizes else 0
-    parts, room = 1, each
-    for size in sizes:
-        if size > room:
-            parts, room = parts + 1, each
-        room -= size
-    return parts

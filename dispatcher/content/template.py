@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any
 
 from markupsafe import escape
@@ -22,7 +21,6 @@ _LANG = re.compile(r"<html\b[^>]*?\slang\s*=\s*[\"']?([A-Za-z]{2,3}(?:-[A-Za-z0-
 _BODY_TAG = re.compile(r"<body\b[^>]*>", re.IGNORECASE)
 _PREHEADER = '<div style="display:none;max-height:0;overflow:hidden;mso-hide:all">{{ preheader }}</div>'
 _DEFAULT_LANGUAGE = "en"
-_CACHED_TEMPLATES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +35,7 @@ class Content:
 
 
 @dataclass(frozen=True, slots=True)
-class _Variant:
+class Variant:
     """The files for one language, compiled; `text` is None where the HTML part is converted message by message."""
 
     locale: str
@@ -48,10 +46,12 @@ class _Variant:
 
 
 class Template:
-    """Renders content; safe to share between threads."""
+    """Renders content; safe to share between threads.
+
+    `meta` is what meta.yaml says; raises InvalidDefinition or TemplateInvalid if the files are no template.
+    """
 
     def __init__(self, channel: str, name: str, files: Mapping[str, str]) -> None:
-        """Raises InvalidDefinition or TemplateInvalid if the files are no template."""
         self.channel, self.name = channel, name
         self.meta = meta_of(files)
         self._files = dict(files)
@@ -66,7 +66,7 @@ class Template:
         self._compiled = {
             file: Compiled(file, self._source(file), html=file.endswith(".html")) for file in files if file != META
         }
-        self._variants: dict[str, _Variant] = {}
+        self._variants: dict[str, Variant] = {}
 
     def _source(self, file: str) -> str:
         """Return the text to compile: the file, with the hidden preheader unless the HTML places it itself."""
@@ -89,16 +89,18 @@ class Template:
         """The top-level names the files use, like `contact` and `data`."""
         return frozenset().union(*(compiled.variables for compiled in self._compiled.values()))
 
-    def compiled(self) -> dict[str, Compiled]:
-        """Return every file, compiled."""
-        return dict(self._compiled)
-
     def render(self, context: Mapping[str, Any], locale: str | None) -> Content:
         """Return the content in the closest language; `context` is `message_context`'s.
 
         Raises RenderFailed if a variable is not known, a limit is reached, or a marketing message lacks its way out.
         """
-        variant = self._variant(locale)
+        content = self.compose(context, locale)
+        self._check(content, context)
+        return content
+
+    def compose(self, context: Mapping[str, Any], locale: str | None) -> Content:
+        """Return the content without asking whether it may be sent; raises RenderFailed."""
+        variant = self.variant(locale)
         values = {**context, "locale": variant.locale}
         preheader = one_line(variant.preheader.render(values)) if variant.preheader else ""
         values["preheader"] = preheader
@@ -106,10 +108,8 @@ class Template:
         html = variant.html.render(values) if variant.html else None
         text = tidy(variant.text.render(values)) if variant.text else text_of_html(html or "")
         if self.channel == "sms":
-            text = text.strip()
-        content = Content(subject, preheader, html, text, variant.locale)
-        self._check(content, context)
-        return content
+            text = unicodedata.normalize("NFC", text).strip()  # a letter and its accent cost one unit, not two
+        return Content(subject, preheader, html, text, variant.locale)
 
     def _check(self, content: Content, context: Mapping[str, Any]) -> None:
         """Raise RenderFailed rather than return what must not be sent."""
@@ -131,7 +131,8 @@ class Template:
                 f"{self.channel}/{self.name} has no postal address; use shop.postal_address in every body"
             )
 
-    def _variant(self, locale: str | None) -> _Variant:
+    def variant(self, locale: str | None) -> Variant:
+        """Return the files for the closest language."""
         wanted = normal_locale(locale or "")
         found = self._variants.get(wanted)
         if found is None:
@@ -140,12 +141,12 @@ class Template:
             found = self._variants[wanted] = self._make_variant(wanted)
         return found
 
-    def _make_variant(self, wanted: str) -> _Variant:
+    def _make_variant(self, wanted: str) -> Variant:
         """Return the files for a language: each part its own closest variant, but the text that of the HTML."""
         body = self._by_part["html"] or self._by_part["text"]
         chosen = closest_locale(wanted, [locale for locale in body if locale])
         html = self._file("html", chosen)
-        return _Variant(
+        return Variant(
             locale=chosen or self._language_of(None),
             subject=self._closest("subject", wanted),
             preheader=self._closest("preheader", wanted),
@@ -187,21 +188,3 @@ def _split(file: str) -> tuple[str, str | None, str]:
         return split_name(file)
     except ValueError as error:
         raise TemplateInvalid(file, 1, str(error)) from None
-
-
-_cache: OrderedDict[str, Template] = OrderedDict()
-_cache_lock = Lock()
-
-
-def template_for(content_hash: str, loader: Callable[[str], tuple[str, str, Mapping[str, str]]]) -> Template:
-    """Return the compiled template of that hash; `loader(hash)` gives channel, name and files the first time."""
-    with _cache_lock:
-        if content_hash in _cache:
-            _cache.move_to_end(content_hash)
-            return _cache[content_hash]
-    template = Template(*loader(content_hash))
-    with _cache_lock:
-        _cache[content_hash] = template
-        while len(_cache) > _CACHED_TEMPLATES:
-            _cache.popitem(last=False)
-    return template

@@ -1,0 +1,298 @@
+"""What is wrong with a template, found before anybody gets it: `template check` and `apply` ask here."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from dispatcher.content.context import KNOWN
+from dispatcher.content.folder import META, meta_of, split_name
+from dispatcher.content.plaintext import parse_html
+from dispatcher.content.samples import UNSUBSCRIBE_URL, sample_contexts
+from dispatcher.content.sandbox import Compiled, RenderFailed, TemplateInvalid
+from dispatcher.content.sms import sms_segments
+from dispatcher.content.template import Content, Template, Variant
+from dispatcher.definitions import TemplateMeta, Topic
+from dispatcher.errors import InvalidDefinition
+
+CLIPPED_BYTES = 102_400  #: larger mails are cut off by Gmail, footer and way out included
+LONG_SUBJECT = 150
+MOST_SMS_PARTS = 10
+
+_ROOM_LEFT = 0.9
+_MISSING = "is missing"
+_PLAIN_LINK = re.compile(r"""href\s*=\s*["']?http://""", re.IGNORECASE)
+_UNQUOTED = re.compile(r"<[a-z][^<>]*=\{\{", re.IGNORECASE)
+_LANG = re.compile(r"<html\b[^>]*?\slang\s*=\s*[\"']([^\"'{]+)[\"']", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing to put right; a warning may stay."""
+
+    file: str  #: like templates/email/christmas/body.html
+    line: int
+    message: str
+    level: Literal["error", "warning"] = "error"
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {'warning: ' if self.level == 'warning' else ''}{self.message}"
+
+
+def check_template(channel: str, name: str, files: Mapping[str, str], topics: Mapping[str, Topic]) -> list[Finding]:
+    """Return every finding, by file and line; none at all means the template can be sent in each of its languages."""
+    found = {*_check_files(channel, files), *_check_sources(files)}
+    meta, compiled = _read_meta(files, found), _compile(files, found)
+    if meta:
+        found.update(_check_topic(channel, meta, files[META], topics))
+    for source in compiled:
+        found.update(_check_names(source))
+    if meta and len(compiled) == len(files) - 1 and not _cannot_be_made(channel, found):
+        found.update(_check_contents(Template(channel, name, files), found))
+    place = f"templates/{channel}/{name}"
+    placed = {Finding(f"{place}/{each.file}", each.line, each.message, each.level) for each in found}
+    return sorted(placed, key=lambda each: (each.file, each.line, each.message))
+
+
+def _cannot_be_made(channel: str, found: set[Finding]) -> bool:
+    """Whether the files are no template at all, so that there is nothing to render."""
+    body = "body.html" if channel == "email" else "body.txt"
+    return any(each.file == body and each.message == _MISSING for each in found) or any(
+        each.message.startswith("has no place") for each in found
+    )
+
+
+# --- each file by itself
+
+
+def _check_files(channel: str, files: Mapping[str, str]) -> Iterator[Finding]:
+    """Which files there are and are not."""
+    parts: dict[str, set[str | None]] = {"subject": set(), "preheader": set(), "html": set(), "txt": set()}
+    for file in files:
+        if file == META:
+            continue
+        try:
+            part, locale, kind = split_name(file)
+        except ValueError as error:
+            yield Finding(file, 1, str(error))
+            continue
+        parts[kind if part == "body" else part].add(locale)
+        if channel == "sms" and (part, kind) != ("body", "txt"):
+            yield Finding(file, 1, "an SMS has only body.txt and its variants")
+    if channel == "sms":
+        if None not in parts["txt"]:
+            yield Finding("body.txt", 1, _MISSING)
+        return
+    if None not in parts["html"] and None not in parts["txt"]:
+        yield Finding("body.html", 1, _MISSING)
+    if None not in parts["subject"]:
+        yield Finding("subject.txt", 1, "is missing; a mail needs a subject")
+    body = "html" if parts["html"] else "txt"
+    for locale in sorted((parts["txt"] - parts[body]) - {None}, key=str):
+        yield Finding(f"body.{locale}.txt", 1, f"is never used: there is no body.{locale}.html")
+    for part in ("subject", "preheader"):
+        if parts[part]:
+            for locale in sorted((parts[body] - parts[part]) - {None}, key=str):
+                message = f"is missing, so body.{locale}.{body} goes out under the {part} of another language"
+                yield Finding(f"{part}.{locale}.txt", 1, message, "warning")
+
+
+def _read_meta(files: Mapping[str, str], found: set[Finding]) -> TemplateMeta | None:
+    try:
+        return meta_of(files)
+    except InvalidDefinition as error:
+        for finding in error.findings:  # "meta.yaml:2: reason" or "meta.yaml: reason"
+            line, _, message = finding.removeprefix(f"{META}:").strip().partition(":")
+            at_line = line.isdecimal()
+            found.add(Finding(META, int(line) if at_line else 1, message.strip() if at_line else f"{line}:{message}"))
+        return None
+
+
+def _compile(files: Mapping[str, str], found: set[Finding]) -> list[Compiled]:
+    compiled = []
+    for file, source in files.items():
+        if file != META:
+            try:
+                compiled.append(Compiled(file, source, html=file.endswith(".html")))
+            except TemplateInvalid as error:
+                found.add(Finding(file, error.line, error.reason))
+    return compiled
+
+
+def _check_sources(files: Mapping[str, str]) -> Iterator[Finding]:
+    """What can be seen without rendering."""
+    for file, source in files.items():
+        if not file.endswith(".html"):
+            continue
+        for line in _lines_of(_PLAIN_LINK, source):
+            yield Finding(file, line, "an http:// link can be read and changed on its way; write https://", "warning")
+        for line in _lines_of(_UNQUOTED, source):
+            yield Finding(file, line, 'a value stands in an attribute without quotes; write ="{{ ... }}"')
+        _, locale, _ = split_name(file) if _is_known(file) else ("", None, "")
+        found = _LANG.search(source)
+        if locale and found and found[1].split("-")[0] != locale.split("-")[0]:
+            yield Finding(file, _line_at(source, found.start()), f'says lang="{found[1]}"; write lang="{locale}"')
+
+
+def _is_known(file: str) -> bool:
+    try:
+        split_name(file)
+    except ValueError:
+        return False
+    return True
+
+
+def _lines_of(pattern: re.Pattern[str], source: str) -> Iterator[int]:
+    return (_line_at(source, found.end()) for found in pattern.finditer(source))
+
+
+def _line_at(source: str, position: int) -> int:
+    return source.count("\n", 0, position) + 1
+
+
+def _check_topic(channel: str, meta: TemplateMeta, source: str, topics: Mapping[str, Topic]) -> Iterator[Finding]:
+    if meta.topic is None:
+        return
+    lines = (number for number, line in enumerate(source.splitlines(), 1) if line.startswith("topic"))
+    line = next(lines, 1)
+    if meta.topic not in topics:
+        known = ", ".join(sorted(topics)) or "none yet"
+        yield Finding(META, line, f"there is no topic {meta.topic}; dispatcher.toml has {known}")
+    elif channel not in topics[meta.topic].channels:
+        yield Finding(META, line, f"topic {meta.topic} is not offered on {channel}")
+
+
+def _check_names(source: Compiled) -> Iterator[Finding]:
+    """Names that no message has, also where no sample would come by."""
+    for line, path in source.paths:
+        first, *rest = path.split(".")
+        if first not in source.variables:  # set in the template itself
+            continue
+        if first not in KNOWN:
+            yield Finding(source.file, line, f"{first} is not known{_hint(first, KNOWN)}")
+            continue
+        fields = KNOWN[first]
+        if fields is not None and rest and rest[0] not in fields:
+            yield Finding(source.file, line, f"{first}.{rest[0]} is not known{_hint(rest[0], fields)}")
+
+
+def _hint(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, sorted(known), 1)
+    return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(sorted(known))}"
+
+
+# --- each language, rendered for somebody we know well and somebody we hardly know
+
+
+def _check_contents(template: Template, known: set[Finding]) -> Iterator[Finding]:
+    """Yield what only rendering shows; `known` is what reading has shown."""
+    marketing = template.meta.class_ == "marketing"
+    places = {(each.file, each.line) for each in known if each.level == "error"}
+    for locale in template.locales:
+        variant = template.variant(locale)
+        sizes = [0]
+        for values in sample_contexts(locale=locale, marketing=marketing):
+            try:
+                content = template.compose(values, locale)
+            except RenderFailed as error:
+                failure = _failure(template, error)
+                if (failure.file, failure.line) not in places:
+                    yield failure
+                yield from _check_unrendered(template, variant)
+                continue
+            yield from _check_content(template, variant, content, values)
+            sizes.append(len((content.html or "").encode()))
+        if variant.html:
+            yield from _check_size(variant.html.file, max(sizes))
+
+
+def _check_unrendered(template: Template, variant: Variant) -> Iterator[Finding]:
+    """What can be said of a body that does not render: whether it names what it must, and how long it is."""
+    for body in filter(None, (variant.html, variant.text)):
+        if template.meta.class_ == "marketing":
+            if "unsubscribe_url" not in body.variables:
+                yield _no_way_out(body.file)
+            if template.channel == "email" and all(path != "shop.postal_address" for _, path in body.paths):
+                yield _no_postal_address(body.file)
+        if body is variant.html and len(body.source.encode()) > CLIPPED_BYTES:
+            yield from _check_size(body.file, len(body.source.encode()))
+
+
+def _failure(template: Template, error: RenderFailed) -> Finding:
+    reason = error.reason
+    if reason.startswith("contact.attributes."):
+        reason += ' for every contact; write |default("...")'
+    # what the shop will send along is not known here: a stand-in may fail where the real thing would not
+    guessed = "data" in template.variables and "is not known" not in reason
+    return Finding(error.file or META, error.line or 1, reason, "warning" if guessed else "error")
+
+
+def _check_content(
+    template: Template, variant: Variant, content: Content, values: Mapping[str, Any]
+) -> Iterator[Finding]:
+    if template.channel == "sms":
+        yield from _check_sms(template, variant, content)
+        return
+    if variant.subject and not content.subject:
+        yield Finding(variant.subject.file, 1, "renders to nothing; a mail needs a subject")
+    elif variant.subject and len(content.subject) > LONG_SUBJECT:
+        message = f"has {len(content.subject)} characters; mail programs show less than {LONG_SUBJECT}"
+        yield Finding(variant.subject.file, 1, message, "warning")
+    marketing = template.meta.class_ == "marketing"
+    if variant.html and content.html is not None and marketing:
+        yield from _check_way_out_of_html(variant.html.file, content.html, values["shop"]["postal_address"])
+    text = variant.text or variant.html
+    if marketing and text:
+        if UNSUBSCRIBE_URL not in content.text:
+            yield _no_way_out(text.file)
+        if values["shop"]["postal_address"] not in " ".join(content.text.split()):
+            yield _no_postal_address(text.file)
+
+
+def _check_size(file: str, size: int) -> Iterator[Finding]:
+    if size > CLIPPED_BYTES:
+        yield Finding(file, 1, f"renders to {size:,} bytes; Gmail cuts mails off at {CLIPPED_BYTES:,}")
+    elif size > CLIPPED_BYTES * _ROOM_LEFT:
+        yield Finding(file, 1, f"renders to {size:,} bytes, close to the {CLIPPED_BYTES:,} Gmail shows", "warning")
+
+
+def _check_way_out_of_html(file: str, html: str, postal_address: str) -> Iterator[Finding]:
+    """The link must be one that a reader can see and press."""
+    tree = parse_html(html)
+    links = [] if tree is None else [link for link in tree.iter("a") if link.get("href") == UNSUBSCRIBE_URL]
+    if not any(_can_be_seen(link) for link in links):
+        yield _no_way_out(file)
+    if tree is None or postal_address not in " ".join(tree.text_content().split()):
+        yield _no_postal_address(file)
+
+
+def _can_be_seen(link: Any) -> bool:
+    label = link.text_content().strip() or any(image.get("alt") for image in link.iter("img"))
+    around = [link, *link.iterancestors()]
+    styles = ["".join((element.get("style") or "").lower().split()) for element in around]
+    hidden = any("display:none" in style or "visibility:hidden" in style for style in styles)
+    return bool(label) and not hidden and not any(element.get("hidden") is not None for element in around)
+
+
+def _no_way_out(file: str) -> Finding:
+    message = 'has no unsubscribe link that can be seen; write <a href="{{ unsubscribe_url }}">Unsubscribe</a>'
+    return Finding(file, 1, message if file.endswith(".html") else "has no way out; write {{ unsubscribe_url }}")
+
+
+def _no_postal_address(file: str) -> Finding:
+    return Finding(file, 1, "has no postal address; write {{ shop.postal_address }}")
+
+
+def _check_sms(template: Template, variant: Variant, content: Content) -> Iterator[Finding]:
+    file = variant.text.file if variant.text else "body.txt"
+    if not content.text:
+        yield Finding(file, 1, "renders to nothing")
+    if template.meta.class_ == "marketing" and UNSUBSCRIBE_URL not in content.text:
+        yield _no_way_out(file)
+    encoding, parts = sms_segments(content.text)
+    if parts > MOST_SMS_PARTS:
+        message = f"is sent in {parts} parts ({encoding}), each of them paid; at most {MOST_SMS_PARTS} are allowed"
+        yield Finding(file, 1, message)
