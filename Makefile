@@ -24,6 +24,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 setup: .venv/.runtime ## the virtual environment .venv with the locked versions, and .venv/bin/dispatcher
+	@:
 
 demo: setup ## the whole journey on a real shop: import, segment, decide, send, unsubscribe
 	@$(BIN)/dispatcher demo
