@@ -38,7 +38,7 @@ Progress = Callable[[int, int], None]
 class EventReport:
     """What became of the lines of a file, and of the events they told."""
 
-    lines: int = 0
+    read: int = 0  # lines, but for blank ones
     new: int = 0
     same: int = 0
     refused: int = 0  # the key is recorded with another body, or the contact was erased
@@ -46,6 +46,7 @@ class EventReport:
     rejected: int = 0  # lines that could not be read
     left_out: Counter[str] = field(default_factory=Counter)  # lines the map leaves out, by its reasons
     contacts_created: int = 0
+    rejects_file: Path | None = None  # with the rejected lines and the refused events, if there are any
 
 
 def import_events(
@@ -74,6 +75,7 @@ def import_events(
         else:
             with database.connect() as staging:
                 _record(database, key_ring, reading.order_events(staging, mapping), reading)
+    reading.report.rejects_file = rejected.written
     return reading.report
 
 
@@ -140,10 +142,10 @@ class _Reading:
         yield from _shifted(events, self.rebase - newest)
 
     def _json_events(self, reject: Reject, progress: Progress) -> Iterator[Event]:
-        self.report.lines = 0
+        self.report.read = 0
         with JsonLines(self.path) as lines:
             for number, line in lines:
-                self.report.lines += 1
+                self.report.read += 1
                 if line is None:
                     reject(number, f"longer than {LONGEST_LINE:,} bytes")
                     continue
@@ -161,7 +163,7 @@ class _Reading:
             staging, self.path, mapping, now=self.now, left_out=self.report.left_out, reject=self.reject,
             progress=lambda done, whole: self.progress(done, 2 * whole),
         )  # fmt: skip
-        self.report.lines = lines
+        self.report.read = lines
         newest = order_file.newest(staging)
         events = order_file.gathered(staging, mapping.source)
         if self.rebase is not None and newest is not None:
