@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -23,7 +23,7 @@ from dispatcher.definitions import Campaign, Schedule
 log = structlog.get_logger()
 
 #: Where a day begins first: `local: true` must be planned when the nominal time arrives there.
-FARTHEST_EAST = timedelta(hours=14)
+FARTHEST_EAST = timezone(timedelta(hours=14))
 #: After a long sleep only the newest missed occurrences are worth a row each.
 MOST_MISSED_RECORDED = 10
 #: One call fires at most so many occurrences of one campaign; the next tick goes on.
@@ -38,8 +38,7 @@ class Occurrence:
 
     key: str  # nominal local time + zone: the same for both passes of an autumn hour
     nominal_local: datetime  # wall time in the schedule's zone
-    nominal_at: datetime  # that wall time as an instant
-    at: datetime  # when the run is fired: the nominal instant, or its arrival at UTC+14 for `local: true`
+    at: datetime  # that wall time as an instant; for `local: true` its arrival at UTC+14
 
 
 def next_occurrence(schedule: Schedule, after: datetime) -> Occurrence | None:
@@ -66,7 +65,7 @@ def latest_occurrences(schedule: Schedule, after: datetime, until: datetime, mos
     return [found[at] for at in sorted(found)]
 
 
-def first_instant(nominal: datetime, zone: ZoneInfo) -> datetime:
+def first_instant(nominal: datetime, zone: tzinfo) -> datetime:
     """Return the UTC instant of a wall time: the first of two in autumn, the first after the gap in spring."""
     early, late = (nominal.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
     if early <= late:  # an ordinary time, or one that happens twice
@@ -83,10 +82,9 @@ def first_instant(nominal: datetime, zone: ZoneInfo) -> datetime:
 
 
 def _occurrence(schedule: Schedule, nominal: datetime) -> Occurrence:
-    nominal_at = first_instant(nominal, _zone(schedule.zone))
-    at = nominal.replace(tzinfo=UTC) - FARTHEST_EAST if schedule.local else nominal_at
+    at = first_instant(nominal, FARTHEST_EAST if schedule.local else _zone(schedule.zone))
     shown = nominal.isoformat(timespec="auto" if nominal.second or nominal.microsecond else "minutes")
-    return Occurrence(key=f"{shown} {schedule.zone}", nominal_local=nominal, nominal_at=nominal_at, at=at)
+    return Occurrence(key=f"{shown} {schedule.zone}", nominal_local=nominal, at=at)
 
 
 @lru_cache
@@ -96,9 +94,8 @@ def _zone(name: str) -> ZoneInfo:
 
 def _wall_time(schedule: Schedule, instant: datetime) -> datetime:
     """Return what the schedule's clock shows at `instant`."""
-    if schedule.local:
-        return (instant.astimezone(UTC) + FARTHEST_EAST).replace(tzinfo=None)
-    return instant.astimezone(_zone(schedule.zone)).replace(tzinfo=None, fold=0)
+    zone = FARTHEST_EAST if schedule.local else _zone(schedule.zone)
+    return instant.astimezone(zone).replace(tzinfo=None, fold=0)
 
 
 def _nominal_times(schedule: Schedule, after: datetime) -> Iterator[datetime]:
@@ -179,7 +176,7 @@ def _fire(
         connection,
         name,
         occurrence_key=occurrence.key,
-        nominal_at=occurrence.nominal_at,
+        nominal_at=occurrence.at,
         now=now,
         started_by="schedule",
         missed=missed,

@@ -1,0 +1,71 @@
+"""key create, list, revoke: the shop's own programs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from dispatcher.cli import door
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="What uses the key, like shop-backend.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    group = typer.Typer(help="API keys of the shop's own programs.", no_args_is_help=True)
+    group.command("create")(create)
+    group.command("list")(list_)
+    group.command("revoke")(revoke)
+    app.add_typer(group, name="key")
+
+
+def create(
+    name: Name,
+    scopes: Annotated[
+        list[str] | None,
+        typer.Option("--scope", metavar="SCOPE", help="What it may do; repeat it. Left out: everything."),
+    ] = None,
+) -> None:
+    """Make an API key and print it: this is the only time it can be read.
+
+    Example: dispatcher key create shop-backend --scope messages:write --scope messages:read
+    """
+    from dispatcher import api_keys
+
+    with door.transaction() as (_, connection):
+        key = api_keys.create(connection, name, scopes or list(api_keys.SCOPES), actor=door.actor())
+    print(key)
+    door.say("keep it now: only its hash is stored")
+
+
+def list_(as_json: door.AsJson = False) -> None:
+    """List the API keys, the revoked ones too.
+
+    Example: dispatcher key list
+    """
+    from dispatcher import api_keys
+    from dispatcher.instants import show_instant
+
+    with door.transaction() as (_, connection):
+        keys = api_keys.list_keys(connection)
+    if as_json:
+        rows = [asdict(key) for key in keys]
+        for row in rows:
+            row |= {name: show_instant(value) for name, value in row.items() if name.endswith("_at")}
+        door.print_json(rows)
+        return
+    columns = ("name", "scopes", "created", "last used", "revoked")
+    door.print_table(columns, [(k.name, ", ".join(k.scopes), k.created_at, k.last_used_at, k.revoked_at) for k in keys])
+
+
+def revoke(name: Name) -> None:
+    """Make an API key useless, from now on and for good.
+
+    Example: dispatcher key revoke shop-backend
+    """
+    from dispatcher import api_keys
+
+    with door.transaction() as (_, connection):
+        api_keys.revoke(connection, name, actor=door.actor())
+    door.say(f"key {name} is revoked")

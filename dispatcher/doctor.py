@@ -1,0 +1,140 @@
+"""Is this installation fit for work?  Each check says what it found and, where something is wrong, what to do."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import Connection, text
+
+from dispatcher import clock, schema
+from dispatcher.errors import DispatcherError
+from dispatcher.places import TZDATA_VERSION
+from dispatcher.registration import prove
+from dispatcher.runtime import Runtime, check_broker, open_runtime
+from dispatcher.settings import Settings, load_settings
+
+OLDEST_POSTGRESQL = 15
+LEAST_FREE_BYTES = 1_000_000_000
+_SILENT_SECONDS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    name: str
+    verdict: Literal["ok", "look", "wrong"]  # `look`: works, but somebody should know
+    detail: str
+
+
+def examine() -> list[Check]:
+    """Return every check, in order; what cannot be looked at because something before it is wrong is left out."""
+    checks: list[Check] = [Check("python", "ok", sys.version.split()[0])]
+    try:
+        settings = load_settings()
+        checks += _check_settings(settings)
+        with open_runtime(settings) as runtime:
+            checks += _check_runtime(runtime)
+    except DispatcherError as error:
+        checks += [Check("start", "wrong", line) for line in str(error).splitlines()]
+    return checks
+
+
+def _check_settings(settings: Settings) -> Iterator[Check]:
+    yield Check("home", "ok", str(settings.home))
+    yield _disk(settings)
+    yield Check("providers", "ok", f"e-mail {settings.email_provider}, SMS {settings.sms_provider}")
+    https = settings.public_url.startswith("https://")
+    if settings.sandbox_only or https:
+        yield Check("public address", "ok", settings.public_url)
+    else:
+        detail = f"{settings.public_url} must be https: set DISPATCHER_PUBLIC_URL to where unsubscribe links lead"
+        yield Check("public address", "wrong", detail)
+
+
+def _disk(settings: Settings) -> Check:
+    folder = next(path for path in (settings.home, *settings.home.parents) if path.exists())
+    free = shutil.disk_usage(folder).free
+    return Check("free disk", "ok" if free >= LEAST_FREE_BYTES else "look", f"{free / 1e9:.1f} GB")
+
+
+def _check_runtime(runtime: Runtime) -> Iterator[Check]:
+    with runtime.database.connect() as connection:
+        for check in (_database, _time_zones, _clock, _shop, _brake, _rooms, _waiting):
+            yield check(connection)
+    yield Check("keys", "ok", "they are the ones this database was made with")
+    try:
+        check_broker(runtime.broker_url)
+        yield Check("broker", "ok", "answers")
+    except DispatcherError as error:
+        yield Check("broker", "wrong", str(error))
+
+
+def _database(connection: Connection) -> Check:
+    version = str(connection.scalar(text("SHOW server_version")))
+    detail = f"PostgreSQL {version}, schema {schema.newest_revision()}"
+    if int(version.split(".")[0]) < OLDEST_POSTGRESQL:
+        return Check("database", "wrong", f"{detail}; at least PostgreSQL {OLDEST_POSTGRESQL} is needed")
+    return Check("database", "ok", detail)
+
+
+def _time_zones(_connection: Connection) -> Check:
+    return Check("time zone data", "ok", f"tzdata {TZDATA_VERSION}, from the package; the system's is never read")
+
+
+def _clock(connection: Connection) -> Check:
+    offset = connection.scalar(text("SELECT clock_offset FROM engine"))
+    detail = f"{clock.read_now(connection):%Y-%m-%d %H:%M:%S} UTC"
+    if offset:
+        return Check("clock", "look", f"{detail}, shifted by {offset}: a sandbox clock")
+    return Check("clock", "ok", detail)
+
+
+def _shop(connection: Connection) -> Check:
+    name = connection.scalar(text("SELECT shop->'shop'->>'name' FROM engine"))
+    if name is None:
+        return Check("workspace", "look", "none is applied yet: run dispatcher apply where dispatcher.toml is")
+    counts = connection.execute(
+        text(
+            "SELECT (SELECT count(*) FROM segment), (SELECT count(*) FROM campaign WHERE active), "
+            "(SELECT count(*) FROM template WHERE current), (SELECT count(*) FROM contact WHERE merged_into IS NULL)"
+        )
+    ).one()
+    segments, campaigns, templates, contacts = counts
+    detail = f"{name}: {segments} segments, {campaigns} campaigns, {templates} templates, {contacts:,} contacts"
+    return Check("workspace", "ok", detail)
+
+
+def _brake(connection: Connection) -> Check:
+    row = connection.execute(text("SELECT stopped_at, stopped_by FROM engine")).one()
+    if row.stopped_at is None:
+        return Check("brake", "ok", "off")
+    return Check("brake", "look", f"stopped by {row.stopped_by}: nothing leaves until dispatcher go-on")
+
+
+def _rooms(connection: Connection) -> Check:
+    rows = connection.execute(
+        text(
+            "SELECT kind, host, lock_path FROM worker WHERE ended_at IS NULL "
+            "AND heartbeat_at > clock_timestamp() - make_interval(secs => :silent) ORDER BY kind"
+        ),
+        {"silent": _SILENT_SECONDS},
+    ).all()
+    living = [row.kind for row in rows if prove(row) != "dead"]
+    if not living:
+        return Check("rooms", "look", "no clock and no worker is running: dispatcher up starts them")
+    return Check("rooms", "ok", ", ".join(f"{living.count(kind)} {kind}" for kind in sorted(set(living))))
+
+
+def _waiting(connection: Connection) -> Check:
+    overdue = connection.scalar(
+        text(
+            "SELECT count(*) FROM message m, engine e "
+            "WHERE m.status = 'pending' AND m.due_at < clock_timestamp() + e.clock_offset - interval '5 minutes'"
+        )
+    )
+    unknown = connection.scalar(text("SELECT count(*) FROM message WHERE status = 'unknown'"))
+    detail = f"{overdue:,} messages due for over 5 minutes, {unknown:,} of unknown outcome"
+    return Check("messages", "look" if overdue or unknown else "ok", detail)

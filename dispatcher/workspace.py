@@ -1,0 +1,306 @@
+"""A workspace: the folder where a shop writes down its segments, campaigns, templates and rules.
+
+It is read whole or not at all: every finding of every file is named, one line each, with file, line, field and reason.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from dispatcher.content import meta_of, read_template_folder
+from dispatcher.content.check import check_template
+from dispatcher.definitions import NAME, Campaign, Shop, TemplateMeta
+from dispatcher.errors import InvalidDefinition, NotFound
+from dispatcher.settings import WORKSPACE_FILE, Settings
+from dispatcher.tables import CHANNELS
+from dispatcher.toml_lines import load_toml
+from segments.definition import Segment, parse_segment
+from segments.errors import InvalidDocument
+from segments.yaml_lines import Document, findings, load_document
+
+FOLDERS = ("segments", "campaigns", "triggers", "templates")
+
+#: By channel and name: the files of each template.
+Templates = dict[tuple[str, str], dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    shop: Shop
+    segments: dict[str, Segment]
+    campaigns: dict[str, Campaign]
+    templates: Templates
+    ignored: tuple[str, ...]  # what lies in the folder and is not ours
+    warnings: tuple[str, ...]  # what may stay, and should be looked at
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What has been read so far, and everything that is wrong with it."""
+
+    folder: Path
+    findings: list[str] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)  # segments/NAME, campaigns/NAME, templates/CHANNEL/NAME, right or wrong
+    documents: dict[str, Document] = field(default_factory=dict)  # by campaign: for the lines of its fields
+    metas: dict[tuple[str, str], TemplateMeta] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def note(self, file: str, line: int, name: str, reason: str) -> None:
+        self.findings.append(f"{file}:{line}: {name}: {reason}" if name else f"{file}:{line}: {reason}")
+
+
+def read_workspace(folder: Path) -> Workspace:
+    """Return the workspace in `folder`; InvalidDefinition carries every finding."""
+    reading = _begin(folder)
+    shop = _read_shop(reading)
+    segments = _read_segments(reading)
+    campaigns = _read_campaigns(reading)
+    _refuse_triggers(reading)
+    templates = _read_templates(reading, shop)
+    ignored = _unknown_entries(reading)
+    _check_references(reading, shop, campaigns)
+    if reading.findings or shop is None:
+        raise InvalidDefinition(sorted(dict.fromkeys(reading.findings), key=_by_place))
+    return Workspace(shop, segments, campaigns, templates, ignored, tuple(reading.warnings))
+
+
+def check_templates(folder: Path, name: str | None = None) -> tuple[list[str], list[str]]:
+    """Return errors and warnings of the workspace's templates, or of those called `name`."""
+    reading = _begin(folder)
+    _read_templates(reading, _read_shop(reading))
+    names = sorted({path.rpartition("/")[2] for path in reading.seen})
+    if name is not None and name not in names:
+        raise NotFound(
+            f"there is no template {name}{_did_you_mean(name, names)}; there are {', '.join(names) or 'none'}"
+        )
+    place = f"/{name}/" if name else ""
+    errors = [line for line in reading.findings if place in line]
+    warnings = [line for line in reading.warnings if place in line]
+    return sorted(errors, key=_by_place), sorted(warnings, key=_by_place)
+
+
+def _begin(folder: Path) -> _Reading:
+    if not (folder / WORKSPACE_FILE).is_file():
+        raise NotFound(f"{folder} is not a workspace: it has no {WORKSPACE_FILE}; dispatcher init makes one")
+    return _Reading(folder)
+
+
+def _by_place(finding: str) -> tuple[str, int]:
+    file, line, *_ = (*finding.split(":", 2), "")
+    return file, int(line) if line.isdigit() else 0
+
+
+# --- dispatcher.toml
+
+
+def _read_shop(reading: _Reading) -> Shop | None:
+    """Return the shop's tables; the settings beside them are checked, unknown keys are named."""
+    try:
+        document = load_toml((reading.folder / WORKSPACE_FILE).read_bytes(), WORKSPACE_FILE)
+    except InvalidDocument as error:
+        reading.findings += error.findings
+        return None
+    tables = {key: value for key, value in document.data.items() if key in Shop.model_fields}
+    settings = {
+        key: value for key, value in document.data.items() if key in Settings.model_fields and key not in tables
+    }
+    for key in document.data.keys() - tables.keys() - settings.keys():
+        kind = "table" if isinstance(document.data[key], dict | list) else "setting"
+        known = [*Shop.model_fields, *Settings.model_fields]
+        reading.note(
+            WORKSPACE_FILE, document.line_of((key,)), key, f"there is no such {kind}{_did_you_mean(key, known)}"
+        )
+    _check_settings(reading, document, settings)
+    try:
+        return Shop.model_validate(tables)
+    except ValidationError as error:
+        reading.findings += findings(error, document, WORKSPACE_FILE)
+        return None
+
+
+def _check_settings(reading: _Reading, document: Document, settings: dict[str, Any]) -> None:
+    try:
+        Settings(**settings)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            if (key := str(detail["loc"][0])) in settings:
+                reason = detail["msg"].removeprefix("Value error, ")
+                reading.note(WORKSPACE_FILE, document.line_of((key,)), key, reason)
+
+
+# --- segments/*.yaml, campaigns/*.yaml
+
+
+def _read_segments(reading: _Reading) -> dict[str, Segment]:
+    found = {}
+    for name, file, content in _yaml_files(reading, "segments"):
+        try:
+            segment = parse_segment(content, file)
+        except InvalidDocument as error:
+            reading.findings += error.findings
+            continue
+        if segment.name != name:
+            reading.note(file, _line_of_name(content, file), "name", _wrong_name(segment.name, name))
+        found[name] = segment
+    return found
+
+
+def _read_campaigns(reading: _Reading) -> dict[str, Campaign]:
+    found = {}
+    for name, file, content in _yaml_files(reading, "campaigns"):
+        try:
+            document = load_document(content, file)
+            campaign = Campaign.model_validate(document.data)
+        except InvalidDocument as error:
+            reading.findings += error.findings
+            continue
+        except ValidationError as error:
+            reading.findings += findings(error, document, file)
+            continue
+        if campaign.name != name:
+            reading.note(file, document.line_of(("name",)), "name", _wrong_name(campaign.name, name))
+        found[name] = campaign
+        reading.documents[name] = document
+    return found
+
+
+def _yaml_files(reading: _Reading, kind: str) -> Iterator[tuple[str, str, bytes]]:
+    """Yield name, shown path and content of each definition in a folder; whatever else lies there is a finding."""
+    folder = reading.folder / kind
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.iterdir()):
+        file = f"{kind}/{path.name}"
+        if path.name.startswith("."):
+            continue
+        if not path.is_file() or path.suffix != ".yaml":
+            reading.note(
+                file, 1, "", f"only .yaml files belong into {kind}/; rename it to {path.stem}.yaml or move it out"
+            )
+            continue
+        reading.seen.add(f"{kind}/{path.stem}")
+        yield path.stem, file, path.read_bytes()
+
+
+def _wrong_name(name: str, stem: str) -> str:
+    return f"is {name}, but the file is called {stem}.yaml; both must be the same"
+
+
+def _line_of_name(content: bytes, file: str) -> int:
+    return load_document(content, file).line_of(("name",))
+
+
+def _refuse_triggers(reading: _Reading) -> None:
+    for _, file, _content in _yaml_files(reading, "triggers"):
+        reading.note(file, 1, "", "this version does not know triggers yet; move the file out of the workspace")
+
+
+# --- templates/<channel>/<name>/
+
+
+def _read_templates(reading: _Reading, shop: Shop | None) -> Templates:
+    found: Templates = {}
+    root = reading.folder / "templates"
+    if not root.is_dir():
+        return found
+    for path in _entries(root):
+        if path.name not in CHANNELS or not path.is_dir():
+            reason = f"templates/ holds the folders email and sms{_did_you_mean(path.name, CHANNELS)}"
+            reading.note(f"templates/{path.name}", 1, "", reason)
+            continue
+        for folder in _entries(path):
+            _read_template(reading, shop, path.name, folder, found)
+    return found
+
+
+def _read_template(reading: _Reading, shop: Shop | None, channel: str, folder: Path, found: Templates) -> None:
+    shown = f"templates/{channel}/{folder.name}"
+    if not folder.is_dir():
+        reading.note(shown, 1, "", f"not a folder; a template is templates/{channel}/NAME/ with its files in it")
+        return
+    if not re.fullmatch(NAME, folder.name):
+        reading.note(shown, 1, "", "a template's name has only lower-case letters, digits, - and _")
+        return
+    reading.seen.add(shown)
+    try:
+        files = read_template_folder(folder)
+    except InvalidDefinition as error:
+        reading.findings += [_located(finding.removeprefix(f"{reading.folder}/")) for finding in error.findings]
+        return
+    found[channel, folder.name] = files
+    try:
+        reading.metas[channel, folder.name] = meta_of(files)
+    except InvalidDefinition as error:
+        reading.findings += [_located(f"{shown}/{finding}") for finding in error.findings]
+    if shop is not None:  # its own findings say why there are no topics to compare with
+        for each in check_template(channel, folder.name, files, shop.topics):
+            (reading.findings if each.level == "error" else reading.warnings).append(str(each))
+
+
+def _located(finding: str) -> str:
+    """Return the finding with a line; what is wrong with a whole file is said of its first."""
+    return finding if re.match(r"[^:]+:\d+: ", finding) else finding.replace(": ", ":1: ", 1)
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+# --- what one file says about another
+
+
+def _check_references(reading: _Reading, shop: Shop | None, campaigns: dict[str, Campaign]) -> None:
+    for stem, campaign in campaigns.items():
+        file, line_of = f"campaigns/{stem}.yaml", reading.documents[stem].line_of
+        _check_exists(reading, file, line_of(("segment",)), "segment", "segments", campaign.segment)
+        _check_exists(
+            reading, file, line_of(("template",)), "template", f"templates/{campaign.channel}", campaign.template
+        )
+        if campaign.topic is not None:
+            _check_topic(reading, shop, file, line_of(("topic",)), campaign.topic, campaign.channel)
+        meta = reading.metas.get((campaign.channel, campaign.template))
+        if meta is not None and meta.class_ != "marketing":
+            reason = f"{campaign.template} is {meta.class_}; only marketing templates can be sent to a segment"
+            reading.note(file, line_of(("template",)), "template", reason)
+
+
+def _check_exists(reading: _Reading, file: str, line: int, name: str, folder: str, wanted: str) -> None:
+    """Note it if there is no file for `wanted`; one that is there and wrong has its own findings."""
+    if f"{folder}/{wanted}" not in reading.seen:
+        known = [path.rpartition("/")[2] for path in reading.seen if path.rpartition("/")[0] == folder]
+        reading.note(file, line, name, f"there is no {folder}/{wanted}{_did_you_mean(wanted, known)}")
+
+
+def _check_topic(reading: _Reading, shop: Shop | None, file: str, line: int, topic: str, channel: str) -> None:
+    if shop is None:  # its own findings say why
+        return
+    if topic not in shop.topics:
+        reason = f"{WORKSPACE_FILE} has no [topics.{topic}]{_did_you_mean(topic, shop.topics)}"
+        reading.note(file, line, "topic", reason)
+    elif channel not in shop.topics[topic].channels:
+        reason = f"{topic} is not a topic for {channel}; add {channel} to its channels in {WORKSPACE_FILE}"
+        reading.note(file, line, "topic", reason)
+
+
+def _unknown_entries(reading: _Reading) -> tuple[str, ...]:
+    """Return what lies beside our files; a finding if its name looks like a slip for one of ours."""
+    unknown = []
+    for path in _entries(reading.folder):
+        if path.name in (WORKSPACE_FILE, *FOLDERS):
+            continue
+        if hint := _did_you_mean(path.name, [WORKSPACE_FILE, *FOLDERS]):
+            reading.note(path.name, 1, "", f"not part of a workspace{hint}")
+        unknown.append(path.name)
+    return tuple(unknown)
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -1,0 +1,156 @@
+"""A workspace is read whole or refused whole, with every finding named."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from small_workspace import FILES, write_workspace
+
+from dispatcher.errors import InvalidDefinition, NotFound
+from dispatcher.workspace import read_workspace
+
+
+def edited(file: str, old: str, new: str) -> dict[str, str | None]:
+    assert old in FILES[file]
+    return {file: FILES[file].replace(old, new)}
+
+
+def test_a_good_workspace_is_read_whole(tmp_path: Path) -> None:
+    workspace = read_workspace(write_workspace(tmp_path, {"README.md": "ours", ".gitignore": "x"}))
+
+    assert workspace.shop.shop.name == "Small Shop"
+    assert sorted(workspace.segments) == ["everybody", "fans"]
+    assert sorted(workspace.campaigns) == ["christmas", "hello"]
+    assert sorted(workspace.templates) == [("email", "christmas"), ("email", "order")]
+    assert workspace.ignored == ("README.md",)
+
+
+def test_settings_may_stand_beside_the_shop(tmp_path: Path) -> None:
+    workspace = read_workspace(
+        write_workspace(tmp_path, {"dispatcher.toml": "port = 8080\n" + FILES["dispatcher.toml"]})
+    )
+
+    assert workspace.shop.shop.zone == "Europe/London"
+
+
+def test_a_folder_without_dispatcher_toml_is_no_workspace(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="dispatcher init"):
+        read_workspace(tmp_path)
+
+
+SHOP, FANS, CHRISTMAS, HELLO = (
+    "dispatcher.toml",
+    "segments/fans.yaml",
+    "campaigns/christmas.yaml",
+    "campaigns/hello.yaml",
+)
+
+#: In a good file: what is replaced by what, and the finding that this must give (after the file's name).
+SLIPS = [
+    (SHOP, "zone = ", "zoen = ", "5: shop.zoen: is not known here"),
+    (SHOP, "Europe/London", "Europe/Londn", "5: shop.zone: 'Europe/Londn' is not a time zone"),
+    (SHOP, "20:00-09:00", "20-9", "9: quiet_hours.sms: '20-9' is not a time of silence"),
+    (SHOP, "max = 1", "max = 0", "13: caps[0].max: "),
+    (SHOP, 'window = "24h"', "", "11: caps[0]: a cap needs max with"),
+    (SHOP, "[quiet_hours]", "[quiet_hour]", "8: quiet_hour: there is no such table; did you mean quiet_hours?"),
+    (SHOP, "[shop]", "prot = 1\n[shop]", "1: prot: there is no such setting; did you mean port?"),
+    (SHOP, "[shop]", 'port = "x"\n[shop]', "1: port: "),
+    (SHOP, "[shop]", "[shop", "1: not TOML"),
+    (SHOP, "max = 1", "max = 1\nmax = 2", "14: not TOML"),
+    (FANS, "interest", "intrest", "4: match.where.intrest: is not known here"),
+    (FANS, "name: fans", "name: fan", "1: name: is fan, but the file is called fans.yaml"),
+    (CHRISTMAS, "channel: email", "channel: fax", "2: channel: must be 'email' or 'sms'"),
+    (CHRISTMAS, "0 10 * * mon", "0 10 1 * mon", "6: schedule: cron"),
+    (CHRISTMAS, "12h", "12 parsecs", "7: expires_after: '12 parsecs' is not a duration"),
+    (CHRISTMAS, "segment: fans", "segment: fanz", "4: segment: there is no segments/fanz; did you mean fans?"),
+    (
+        CHRISTMAS,
+        "topic: offers",
+        "topic: ofers",
+        "3: topic: dispatcher.toml has no [topics.ofers]; did you mean offers?",
+    ),
+    (
+        CHRISTMAS,
+        "template: chr",
+        "template: ch",
+        "5: template: there is no templates/email/chistmas; did you mean christ",
+    ),
+    (CHRISTMAS, "template: christmas", "template: order", "5: template: order is transactional; only marketing"),
+    (CHRISTMAS, "email\ntopic: offers", "sms\ntopic: letters", "3: topic: letters is not a topic for sms; add sms to"),
+    (HELLO, "name: hello", "name: christmas", "1: name: is christmas, but the file is called hello.yaml"),
+    (HELLO, "name: hello", "name: hello\nname: hello", "2: name: is there twice"),
+]
+
+META = "templates/email/christmas/meta.yaml"
+
+#: A file of another content, and the finding it must give.
+FILES_AMISS = [
+    (SHOP, "", "dispatcher.toml:1: shop: is missing"),
+    (FANS, "", "segments/fans.yaml:1: the file is empty"),
+    (FANS, "name: fans\nmatch: [\n", "segments/fans.yaml:3: not YAML"),
+    ("segments/old.yml", "x", "segments/old.yml:1: only .yaml files belong into segments/; rename it to old.yaml"),
+    (META, "class: marketing\n", f"{META}:1: a marketing template needs a topic"),
+    (
+        META,
+        "class: marketing\ntopic: nothing\n",
+        f"{META}:2: there is no topic nothing; dispatcher.toml has letters, offers",
+    ),
+    (META, None, f"{META}:1: is missing"),
+    ("templates/email/christmas/a.png", "x", "templates/email/christmas/a.png:1: has no place in a template"),
+    (
+        "templates/emails/x/meta.yaml",
+        "x",
+        "templates/emails:1: templates/ holds the folders email and sms; did you mean",
+    ),
+    ("templates/email/A B/meta.yaml", "x", "templates/email/A B:1: a template's name has only lower-case letters"),
+    ("triggers/cart.yaml", "name: cart\n", "triggers/cart.yaml:1: this version does not know triggers"),
+    ("segment/x.yaml", "name: x\n", "segment:1: not part of a workspace; did you mean segments?"),
+]
+
+
+@pytest.mark.parametrize(("file", "old", "new", "finding"), SLIPS, ids=[f"{file}:{what}" for file, *_, what in SLIPS])
+def test_a_slip_is_named_by_file_line_and_field(tmp_path: Path, file: str, old: str, new: str, finding: str) -> None:
+    assert_found(write_workspace(tmp_path, edited(file, old, new)), f"{file}:{finding}")
+
+
+@pytest.mark.parametrize(("file", "content", "finding"), FILES_AMISS, ids=[what for *_, what in FILES_AMISS])
+def test_a_file_amiss_is_named(tmp_path: Path, file: str, content: str | None, finding: str) -> None:
+    assert_found(write_workspace(tmp_path, {file: content}), finding)
+
+
+def assert_found(folder: Path, finding: str) -> None:
+    """The finding is there, and every finding is one line that begins with file and line."""
+    with pytest.raises(InvalidDefinition) as caught:
+        read_workspace(folder)
+
+    found = caught.value.findings
+    assert any(line.startswith(finding) for line in found), found
+    assert all(re.fullmatch(r"[^:\n]+:\d+: [^\n]+", line) for line in found), found
+
+
+def test_one_mistake_is_one_finding(tmp_path: Path) -> None:
+    broken = edited("segments/fans.yaml", "interest", "intrest")
+
+    with pytest.raises(InvalidDefinition) as caught:
+        read_workspace(write_workspace(tmp_path, broken))
+
+    assert len(caught.value.findings) == 1
+
+
+def test_all_mistakes_are_named_at_once_in_the_order_of_files_and_lines(tmp_path: Path) -> None:
+    changes = {
+        **edited("campaigns/christmas.yaml", "channel: email", "channel: fax"),
+        **edited("campaigns/hello.yaml", "segment: everybody", "segment: nobody"),
+        **edited("dispatcher.toml", "max = 1", "max = 0"),
+    }
+
+    with pytest.raises(InvalidDefinition) as caught:
+        read_workspace(write_workspace(tmp_path, changes))
+
+    assert [finding.split(" ")[0] for finding in caught.value.findings] == [
+        "campaigns/christmas.yaml:2:",
+        "campaigns/hello.yaml:3:",
+        "dispatcher.toml:13:",
+    ]
