@@ -20,20 +20,20 @@ log = structlog.get_logger()
 PLAN_SECONDS = 5.0
 
 
-@dramatiq.actor(queue_name=RELEASE, max_retries=0)
+@dramatiq.actor(queue_name=RELEASE)
 def release() -> None:
     """Gather what is due and hand out tickets for it."""
     for ticket in releasing.release(boot.hands().database):
         dramatiq.get_broker().enqueue(send.message(ticket.batch_id).copy(queue_name=ticket.lane))
 
 
-@dramatiq.actor(queue_name=LANES[0], max_retries=0)  # every ticket names its own lane
+@dramatiq.actor(queue_name=LANES[0])  # every ticket names its own lane
 def send(batch_id: int) -> None:
     """Send a batch; a second ticket for it finds nothing left to claim."""
     sending.send_batch(boot.hands(), batch_id)
 
 
-@dramatiq.actor(queue_name=PLAN, max_retries=0)
+@dramatiq.actor(queue_name=PLAN)
 def plan() -> None:
     """Plan pages of the runs that have some left, one of each in turn."""
     database = boot.hands().database
@@ -52,14 +52,14 @@ def wake_release() -> None:
     wake(release)
 
 
-@dramatiq.actor(queue_name=HOUSEKEEPING, max_retries=0)
+@dramatiq.actor(queue_name=HOUSEKEEPING)
 def fire() -> None:
     """Start the runs whose time has come."""
     for run_id in schedules.fire_due(boot.hands().database):
         log.info("run.fired", run=str(run_id))
 
 
-@dramatiq.actor(queue_name=HOUSEKEEPING, max_retries=0)
+@dramatiq.actor(queue_name=HOUSEKEEPING)
 def rescue() -> None:
     """Free what dead workers held."""
     rescuing.rescue(boot.hands().database)
