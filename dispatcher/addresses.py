@@ -110,24 +110,23 @@ def ensure_addresses(
 ) -> dict[tuple[str, str], int]:
     """Return the address row of each (channel, normal form), making those that are missing."""
     by_hash = {(channel, key_ring.address_hash(channel, normal)): (channel, normal) for channel, normal in wanted}
-    keys = {
-        "channels": [channel for channel, _ in by_hash],
-        "hashes": [digest for _, digest in by_hash],
-    }
-    # in one order, so that two writers of the same new addresses wait for each other instead of dying in a deadlock
-    connection.execute(_MAKE_ADDRESSES, keys)
-    rows = connection.execute(_READ_ADDRESSES, keys)
-    return {by_hash[row.channel, bytes(row.hash)]: row.id for row in rows}
+    found: dict[tuple[str, str], int] = {}
+    # read, make, and read what another writer made in between
+    for statement in (_READ_ADDRESSES, _MAKE_ADDRESSES, _READ_ADDRESSES):
+        missing = [key for key, address in by_hash.items() if address not in found]
+        if missing:
+            channels, hashes = zip(*missing, strict=True)
+            rows = connection.execute(statement, {"channels": list(channels), "hashes": list(hashes)})
+            found.update((by_hash[row.channel, bytes(row.hash)], row.id) for row in rows)
+    return found
 
 
 _WANTED = "unnest(CAST(:channels AS text[]), CAST(:hashes AS bytea[])) AS wanted(channel, hash)"
-_MAKE_ADDRESSES = text(
-    f"""INSERT INTO address (channel, hash)
-        SELECT wanted.channel, wanted.hash FROM {_WANTED}
-        WHERE NOT EXISTS (SELECT FROM address WHERE (address.channel, address.hash) = (wanted.channel, wanted.hash))
-        ORDER BY channel, hash
-        ON CONFLICT DO NOTHING"""  # noqa: S608 - a constant
-)
 _READ_ADDRESSES = text(
     f"SELECT address.id, channel, hash FROM address JOIN {_WANTED} USING (channel, hash)"  # noqa: S608 - a constant
+)
+# in one order, so that two writers of the same new addresses wait for each other instead of dying in a deadlock
+_MAKE_ADDRESSES = text(
+    f"""INSERT INTO address (channel, hash) SELECT channel, hash FROM {_WANTED} ORDER BY channel, hash
+        ON CONFLICT DO NOTHING RETURNING id, channel, hash"""  # noqa: S608 - a constant
 )
