@@ -12,15 +12,16 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-import yaml
 from sqlalchemy import Connection, Row, text
 from uuid_utils.compat import uuid7
 
 from dispatcher import clock, db
+from dispatcher.content import meta_of
 from dispatcher.definitions import TemplateMeta
 from dispatcher.errors import DispatcherError, NotFound, Refused
 from dispatcher.keys import KeyRing
 from dispatcher.places import TZDATA_VERSION
+from dispatcher.runs import lane_of
 
 #: How long a message of each class is worth sending.
 EXPIRES_AFTER = {"transactional": timedelta(hours=72), "security": timedelta(minutes=10)}
@@ -116,7 +117,7 @@ def _standing_run(connection: Connection, wish: Wish) -> Row[Any]:
         raise Refused(
             f"there is no {wish.channel} template {wish.template}; add it to templates/ and run dispatcher apply"
         )
-    meta = TemplateMeta.model_validate(yaml.safe_load(template.meta))
+    meta = meta_of({"meta.yaml": template.meta})
     if meta.class_ not in EXPIRES_AFTER:
         raise Refused(
             f"template {wish.template} is {meta.class_}; only transactional and security ones are sent singly"
@@ -145,7 +146,7 @@ def _make_run(connection: Connection, wish: Wish, template: Row[Any], meta: Temp
             "channel": wish.channel,
             "topic": meta.topic,
             "class": meta.class_,
-            "lane": f"{wish.channel}.transactional",  # security too: the lane nobody else can fill
+            "lane": lane_of(wish.channel, meta.class_),
             "template_hash": template.hash,
             "tzdata": TZDATA_VERSION,
             "now": clock.read_now(connection),

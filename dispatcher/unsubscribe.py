@@ -16,7 +16,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Connection, Engine, text
 
-from dispatcher import clock, consent, db, locks
+from dispatcher import clock, consent, locks, outranked, suppression
 from dispatcher.errors import Refused
 from dispatcher.keys import KeyRing
 from dispatcher.tokens import BadToken, WayOut
@@ -53,14 +53,16 @@ class _People:
     sharing: tuple[int, ...]  #: others at the same address: consent belongs to the address, not to a name
     addresses: tuple[int, ...]  #: the token's and the present one
     former: bool  #: the token's address is not the contact's any more
+    successors: tuple[int, ...]  #: who has that former address now; it is suppressed for them too
 
     @property
     def withdrawing(self) -> tuple[int, ...]:
         return (self.present, *self.sharing)
 
     @property
-    def locked(self) -> tuple[int, ...]:
-        return tuple(sorted({*self.family, *self.sharing}))
+    def speaking(self) -> tuple[int, ...]:
+        """Whose messages of this topic stop."""
+        return (*self.family, *self.sharing)
 
 
 def withdraw(
@@ -120,7 +122,7 @@ def _is_on_the_wire(connection: Connection, withdrawal: Withdrawal) -> bool:
 def _lock_people(connection: Connection, way_out: WayOut) -> _People | None:
     """Lock everybody the link speaks for, contacts first, then addresses; None if that changed while we waited."""
     people = _find_people(connection, way_out)
-    locks.lock_contacts(connection, people.locked)
+    locks.lock_contacts(connection, [*people.speaking, *people.successors])
     locks.lock_addresses(connection, people.addresses)
     return people if _find_people(connection, way_out) == people else None
 
@@ -150,21 +152,29 @@ def _find_people(connection: Connection, way_out: WayOut) -> _People:
         raise BadToken
     family_ids = tuple(row.id for row in family)
     address_id = present._mapping[way_out.channel]
-    holders = connection.scalars(text(_AT_ADDRESS.format(channel=way_out.channel)), {"address_id": address_id})
+    former = address_id != way_out.address_id
     return _People(
         present=present.id,
         family=family_ids,
-        sharing=tuple(id_ for id_ in holders if id_ not in family_ids),
+        sharing=_others_at(connection, way_out.channel, address_id, family_ids),
         addresses=tuple(sorted({way_out.address_id, address_id} - {None})),
-        former=address_id != way_out.address_id,
+        former=former,
+        successors=_others_at(connection, way_out.channel, way_out.address_id, family_ids) if former else (),
     )
+
+
+def _others_at(
+    connection: Connection, channel: str, address_id: int | None, family: tuple[int, ...]
+) -> tuple[int, ...]:
+    at_address = connection.scalars(text(_AT_ADDRESS.format(channel=channel)), {"address_id": address_id})
+    return tuple(contact_id for contact_id in at_address if contact_id not in family)
 
 
 def _write(connection: Connection, key_ring: KeyRing, way_out: WayOut, people: _People, source: str) -> Withdrawal:
     now = clock.read_now(connection)
     scope = {
         "contact_id": people.present,
-        "contacts": list(people.locked),
+        "contacts": list(people.speaking),
         "address_id": way_out.address_id,
         "addresses": list(people.addresses),
         "former": people.former,
@@ -175,8 +185,8 @@ def _write(connection: Connection, key_ring: KeyRing, way_out: WayOut, people: _
     _skip_pending(connection, scope)
     on_the_wire = tuple(connection.scalars(_ON_THE_WIRE, scope))  # a statement of its own, so it sees all before us
     unsubscribe_id: int = connection.execute(_REMEMBER, scope).scalar_one()
-    if people.former:
-        connection.execute(_SUPPRESS, {**scope, "source": source})
+    if people.former:  # consent follows the contact; an address that is not theirs any more needs its own "never"
+        suppression.add(connection, way_out.address_id, "unsubscribe", source=source, now=now)
     for contact_id in people.withdrawing:
         if not _has_withdrawn(connection, contact_id, way_out):
             consent.withdraw(
@@ -208,23 +218,13 @@ INSERT INTO unsubscribe (contact_id, address_id, channel, topic, committed_at)
 VALUES (:contact_id, :address_id, :channel, :topic, :now) RETURNING id
 """)
 
-# Consent follows the contact; an address that is not theirs any more needs its own "never".
-_SUPPRESS = text("""
-INSERT INTO suppression (address_id, reason, scope, source, order_seq, created_at)
-VALUES (:address_id, 'unsubscribe', 'marketing', :source, nextval('order_seq'), :now)
-ON CONFLICT (address_id, reason) DO NOTHING
-""")
-
-# Waiting for its turn: it never gets one.  What only stood behind it is due again.
+# Waiting for its turn: it never gets one.
 _SKIP = text("""
 UPDATE message SET status = 'skipped', reason = 'NO_CONSENT', deferred_reason = NULL, batch_id = NULL,
                    facts = CAST(:facts AS jsonb), settled_at = :now
 WHERE status = 'pending' AND class = 'marketing' AND channel = :channel AND topic = :topic
   AND contact_id = ANY(:contacts)
-""")
-_WAKE_OUTRANKED = text("""
-UPDATE message SET due_at = :now, deferred_reason = NULL, facts = NULL
-WHERE status = 'pending' AND deferred_reason = 'OUTRANKED' AND contact_id = ANY(:contacts)
+RETURNING contact_id
 """)
 
 # By contact or by address: a UNION, so that each half has its index.  A suppressed address is closed to every topic.
@@ -241,7 +241,5 @@ WHERE status = 'sending' AND class = 'marketing' AND channel = :channel AND auth
 
 def _skip_pending(connection: Connection, scope: dict[str, Any]) -> None:
     facts = {"topic": scope["topic"], "state": "withdrawn", "because": "withdrawn", "withdrawn_at": scope["now"]}
-    skipped = connection.execute(_SKIP, {**scope, "facts": orjson.dumps(facts).decode()})
-    if skipped.rowcount:
-        connection.execute(_WAKE_OUTRANKED, scope)
-        db.notify(connection, "due")
+    skipped = connection.scalars(_SKIP, {**scope, "facts": orjson.dumps(facts).decode()})
+    outranked.wake(connection, set(skipped), scope["now"])

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+from sqlalchemy import Connection
 
-from dispatcher import api_keys, messages, reports
+from dispatcher import api_keys, explain, messages, reports
 from dispatcher.api_keys import ApiKey, NotAuthenticated
 from dispatcher.definitions import NAME, Channel
+from dispatcher.errors import NotFound, Refused
 from dispatcher.instants import show_instant
 from dispatcher.web.room import in_thread, room_of
 
@@ -87,20 +88,47 @@ async def submit_message(
     "/messages/{message_id}", summary="What became of a message", dependencies=[Depends(permit("messages:read"))]
 )
 async def read_message(request: Request, message_id: UUID) -> dict[str, Any]:
-    return await _read(request, partial(messages.read, message_id=message_id))
+    return await _read(request, lambda c: messages.read(c, message_id))
 
 
 @router.get("/runs/{run_id}", summary="The figures of a run", dependencies=[Depends(permit("runs:read"))])
 async def read_run(request: Request, run_id: UUID) -> dict[str, Any]:
-    return await _read(request, partial(reports.run_report, run_id=run_id))
+    return await _read(request, lambda c: reports.run_report(c, run_id))
 
 
-async def _read(request: Request, read: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+@router.get("/explain", summary="Why a contact gets a campaign, or not", dependencies=[Depends(permit("explain:read"))])
+async def read_explanation(
+    request: Request,
+    contact: Annotated[str, Query(min_length=1, max_length=320, description="external id, else e-mail address")],
+    campaign: Annotated[str, Query(pattern=NAME)],
+    as_of: datetime | None = None,
+) -> dict[str, Any]:
+    if not contact.isprintable():
+        raise NotFound("there is no such contact")
+    if as_of is not None and as_of.tzinfo is None:
+        raise Refused("as_of needs its offset; write it like 2026-12-01T10:00:00Z")
+    key_ring = room_of(request).key_ring
+    return await _read(request, lambda c: explain.explain(c, key_ring, contact, campaign, as_of=as_of))
+
+
+async def _read(request: Request, read: Callable[[Connection], dict[str, Any]]) -> dict[str, Any]:
+    """Return what `read` finds in a transaction that cannot write."""
     room = room_of(request)
 
     def in_transaction() -> dict[str, Any]:
-        with room.database.connect() as connection:
+        with room.database.connect().execution_options(postgresql_readonly=True) as connection:
             return read(connection)
 
-    found = await in_thread(room.pools.api, in_transaction)
-    return {name: show_instant(value) if isinstance(value, datetime) else value for name, value in found.items()}
+    found: dict[str, Any] = _shown(await in_thread(room.pools.api, in_transaction))
+    return found
+
+
+def _shown(value: Any) -> Any:
+    """Return the value with its instants as every answer shows them."""
+    if isinstance(value, datetime):
+        return show_instant(value)
+    if isinstance(value, dict):
+        return {name: _shown(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shown(part) for part in value]
+    return value

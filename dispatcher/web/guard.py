@@ -12,6 +12,7 @@ from http import HTTPStatus
 from uuid import uuid4
 
 import structlog
+from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -35,8 +36,11 @@ _HEADERS = {
 }
 
 
-class _BodyTooLarge(Exception):  # noqa: N818
-    """More came than was announced."""
+class _BodyTooLarge(HTTPException):
+    """FastAPI lets an HTTPException through while it reads a body, and takes any other for a broken one."""
+
+    def __init__(self) -> None:
+        super().__init__(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body has at most {BODY_LIMIT} bytes")
 
 
 class Guard:
@@ -54,8 +58,8 @@ class Guard:
             if _announced(scope) > BODY_LIMIT:
                 raise _BodyTooLarge
             await self._app(scope, _limited(receive), answer.send)
-        except _BodyTooLarge:
-            await answer.instead(problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body has at most {BODY_LIMIT} bytes"))
+        except _BodyTooLarge as error:
+            await answer.instead(problem(error.status_code, error.detail))
         except Exception as error:
             answer.log_error(error)
             await answer.instead(problem(HTTPStatus.INTERNAL_SERVER_ERROR, request_id=answer.request_id))

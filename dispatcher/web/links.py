@@ -17,6 +17,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from dispatcher import unsubscribe
+from dispatcher.contacts import open_personal
 from dispatcher.content import page_policy, render_page
 from dispatcher.errors import Refused
 from dispatcher.keys import KeyRing
@@ -109,9 +110,9 @@ def _words(connection: Connection, key_ring: KeyRing, way_out: WayOut) -> _Words
     if shop is not None:
         context["shop_name"] = shop.shop.name
     is_present = contact._mapping[way_out.channel] == way_out.address_id
-    if is_present and contact.data_key is not None and contact.sealed is not None:
-        personal = key_ring.open_data_key(contact.data_key).open(contact.sealed)
-        address = personal.get({"email": "email", "sms": "phone"}[way_out.channel])
+    if is_present:
+        personal = open_personal(key_ring, contact.data_key, contact.sealed)
+        address = personal.email if way_out.channel == "email" else personal.phone
         context["masked_address"] = masked_address(way_out.channel, address) if address else ""
     return _Words(contact.locale, context | {"titles": shop.topics.get(way_out.topic) if shop else None})
 

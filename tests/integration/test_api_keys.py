@@ -36,12 +36,11 @@ def test_two_keys_differ_in_256_bits(connection: Connection) -> None:
     assert len(first) == 4 + 43
 
 
-@pytest.mark.parametrize("wrong", ["", "dsp_", "dsp_" + "A" * 43, "Bearer x", "é" * 47, "\ud800", "x" * 100_000, "\0"])
-def test_what_is_not_a_key_is_refused(connection: Connection, wrong: str) -> None:
+def test_what_is_not_a_key_is_refused(connection: Connection) -> None:
     api_keys.create(connection, "shop", ["messages:write"])
-
-    with pytest.raises(NotAuthenticated):
-        api_keys.authenticate(connection, wrong, "messages:write")
+    for wrong in ("", "dsp_", "dsp_" + "A" * 43, "Bearer x", "é" * 47, "\ud800", "x" * 100_000, "\0"):
+        with pytest.raises(NotAuthenticated):
+            api_keys.authenticate(connection, wrong, "messages:write")
 
 
 def test_a_revoked_key_is_refused_like_an_unknown_one(connection: Connection) -> None:
