@@ -131,7 +131,7 @@ class Postgres:
         _sync(self._room)
 
     def command(self) -> Command:
-        assert self._binaries is not None, "prepare comes first"  # noqa: S101
+        assert self._binaries is not None, "prepare comes first"
         settings = {**_SETTINGS, "unix_socket_directories": str(self._sockets), "port": str(_PORT)}
         settings["dynamic_shared_memory_type"] = _shared_memory_type()
         flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]

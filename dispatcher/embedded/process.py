@@ -73,6 +73,8 @@ def ensure(server: Server, progress: Progress) -> None:
     while child is None or child.poll() is None:
         if child is None:
             child = _start_if_dead(server, progress)
+            if child is not None:
+                deadline = time.monotonic() + START_SECONDS  # what was made before took its own time
         if server.answers():
             server.after_start()
             return

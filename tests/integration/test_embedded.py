@@ -186,8 +186,8 @@ def test_a_database_half_made_by_a_killed_initdb_is_made_again(tmp_path: Path) -
 def test_a_server_that_lives_but_does_not_answer_is_refused_by_name(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "START_SECONDS", 0.3)
     with embedded.servers(home):
+        monkeypatch.setattr(process, "START_SECONDS", 0.3)
         stuck = pids(home)[1]
         os.kill(stuck, signal.SIGSTOP)
         try:
