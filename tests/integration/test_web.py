@@ -17,11 +17,15 @@ from uuid import uuid4
 
 import pytest
 from ledger_rows import add_contact, add_message, add_run, add_template, wait_until
+from small_workspace import write_workspace
 from sqlalchemy import Engine, create_engine, text
 from web_server import Answer, Web, serving
 
 from dispatcher import api_keys, messages
+from dispatcher.apply import apply
 from dispatcher.keys import KeyRing
+from dispatcher.tokens import UnsubscribeTokens
+from dispatcher.workspace import read_workspace
 
 BODY = {"template": "order-confirmation", "channel": "email", "contact": "c1", "data": {"number": "A-17"}}
 
@@ -248,6 +252,26 @@ def test_the_description_names_every_route_and_loads_nothing(web: Web) -> None:
         description["paths"]
     )
     assert web.ask("GET", "/docs").status == 404
+
+
+def test_an_unsubscribed_person_is_explained_over_http(
+    database: Engine, key_ring: KeyRing, web: Web, key: str, tmp_path: Path
+) -> None:
+    with database.begin() as connection:
+        apply(connection, read_workspace(write_workspace(tmp_path / "shop")), by="test")
+        row = connection.execute(text("SELECT id, email_address_id FROM contact")).one()
+        connection.execute(text("UPDATE contact SET country = 'GB'"))
+    token = UnsubscribeTokens(key_ring).make(row.id, "email", "offers", row.email_address_id)
+    assert web.ask("POST", f"/u/{token}", "List-Unsubscribe=One-Click").status == 200
+
+    told = read(web, key, "/v1/explain?contact=c1&campaign=hello").json
+    assert (told["verdict"], told["reason"]) == ("skip", "NO_CONSENT")
+    assert "withdrawn" in json.dumps(told["gates"])
+    assert is_problem(read(web, key, "/v1/explain?contact=nobody&campaign=hello"), 404)
+    assert is_problem(read(web, key, "/v1/explain?contact=c1&campaign=other"), 404)
+    assert is_problem(read(web, key, "/v1/explain?contact=c1"), 422)
+    assert is_problem(read(web, key, "/v1/explain?contact=a%00b&campaign=hello"), 404)
+    assert is_problem(read(web, key, "/v1/explain?contact=c1&campaign=hello&as_of=2026-01-01T00:00:00"), 422)
 
 
 def test_alive_needs_nothing(web: Web) -> None:
