@@ -171,9 +171,10 @@ def event_sum(condition: EventCondition, vocabulary: Vocabulary) -> ColumnElemen
     event = vocabulary.event.alias()
     if condition.is_about_items or condition.sum == "quantity":
         item = vocabulary.event_item.alias()
-        clauses = [*_event_matches(condition, vocabulary, event), item.c.event_id == event.c.id]
-        summed = select(func.sum(item.c[condition.sum or "value"])).where(
-            *clauses, *_item_matches(condition.where, item)
+        summed = (
+            select(func.sum(item.c[condition.sum or "value"]))
+            .select_from(event.join(item, item.c.event_id == event.c.id))
+            .where(*_event_matches(condition, vocabulary, event), *_item_matches(condition.where, item))
         )
     else:
         summed = select(func.sum(event.c.value)).where(*_event_matches(condition, vocabulary, event))
@@ -287,12 +288,15 @@ def score_from_items(interest: str, vocabulary: Vocabulary) -> ColumnElement[flo
     event, item = vocabulary.event.alias(), vocabulary.event_item.alias()
     age: ColumnElement[float] = cast(func.extract("epoch", _instant(vocabulary.as_of) - event.c.occurred_at), Double())
     log2 = func.greatest(-age / literal(vocabulary.half_life.total_seconds(), Double()), _SMALLEST_LOG2)
-    summed = select(func.sum(func.power(literal(2.0, Double()), log2))).where(
-        event.c.contact_id == vocabulary.contact.c.id,
-        event.c.name == literal(vocabulary.scored_event, Text()),
-        event.c.occurred_at <= _instant(vocabulary.as_of),
-        item.c.event_id == event.c.id,
-        _has_any_of(item, [interest]),
+    summed = (
+        select(func.sum(func.power(literal(2.0, Double()), log2)))
+        .select_from(event.join(item, item.c.event_id == event.c.id))
+        .where(
+            event.c.contact_id == vocabulary.contact.c.id,
+            event.c.name == literal(vocabulary.scored_event, Text()),
+            event.c.occurred_at <= _instant(vocabulary.as_of),
+            _has_any_of(item, [interest]),
+        )
     )
     return func.coalesce(summed.correlate(vocabulary.contact).scalar_subquery(), literal(0.0, Double()))
 

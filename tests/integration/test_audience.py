@@ -179,7 +179,7 @@ def test_a_score_decays_and_is_summed_afresh_for_a_time_before_the_newest_order(
 
 
 def test_a_score_of_a_very_long_time_ago_neither_overflows_nor_fails(connection: Connection) -> None:
-    connection.execute(text("""UPDATE engine SET shop = '{"interests": {"half_life": "1s"}}'"""))
+    connection.execute(text("""UPDATE engine SET shop = '{"interests": {"half_life": "1h"}}'"""))
     long_ago = add_contact(connection, "long ago")
     add_event(connection, long_ago, datetime(2012, 1, 1, tzinfo=UTC), items=[{"interests": ["tea"]}])
     some = rule({"interest": "tea", "score": {"gt": 0}})
