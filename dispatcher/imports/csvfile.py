@@ -100,15 +100,18 @@ class CsvFile:
 
     def _read_header(self) -> list[str]:
         """Return the column names of the first line that is not blank, and learn the delimiter from it."""
+        said = None
         for line, text in self._lines:
             if text == _TOO_LONG:
                 raise Refused(
                     f"{self.path.name}, line {line} is longer than {LONGEST_LINE:,} characters: not a CSV file"
                 )
-            hint = _EXCEL_HINT.fullmatch(text) if line == 1 else None
-            if hint or not text.strip():
+            if line == 1 and (hint := _EXCEL_HINT.fullmatch(text)):
+                said = hint[1]
                 continue
-            self.delimiter = _delimiter_of(text)
+            if not text.strip():
+                continue
+            self.delimiter = said or _delimiter_of(text)
             self._reader_options = {"skipinitialspace": f"{self.delimiter} " in text and self.delimiter != "\t"}
             cells = self._quoted_row(line, text, None)
             if isinstance(cells, BadRow):
