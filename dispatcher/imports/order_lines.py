@@ -25,6 +25,9 @@ _WHOLE_NUMBER = re.compile(r"(\d+)(?:\.0*)?")
 _REMEMBERED = 50_000  # texts that come again and again: times, descriptions, numbers
 
 
+_checked = lru_cache(maxsize=_REMEMBERED)(check_text)
+
+
 class OrderLine(NamedTuple):
     source_key: str
     contact: str
@@ -66,8 +69,8 @@ class LineReader:
             if little.at_most is not None and (quantity if little.field == "quantity" else value) <= little.at_most:
                 return little.reason
         return OrderLine(
-            source_key=check_text(self._key_text(row[self._key]), self._mapping.source_key.column, LONGEST_KEY),
-            contact=check_text(self._contact_text(row[self._contact]), self._mapping.contact.column, LONGEST_KEY),
+            source_key=_checked(self._key_text(row[self._key]), self._mapping.source_key.column, LONGEST_KEY),
+            contact=_checked(self._contact_text(row[self._contact]), self._mapping.contact.column, LONGEST_KEY),
             name=name,
             occurred_at=self._instant(row[self._time]),
             item=Item(
