@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 from pathlib import Path
@@ -50,6 +51,11 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "file.csv"
 
 
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("generated")
+
+
 @pytest.mark.parametrize("name", TORTURED)
 def test_no_good_row_is_lost(shared: Path, name: str) -> None:
     rows, bad = read(shared / TORTURE / name)
@@ -59,14 +65,15 @@ def test_no_good_row_is_lost(shared: Path, name: str) -> None:
 
 def test_every_file_gives_rows_or_one_clear_line(shared: Path) -> None:
     for path in sorted((shared / TORTURE).rglob("*.csv")):
+        answer, rows, bad = None, [], []
         try:
             rows, bad = read(path)
         except DispatcherError as error:
-            assert path.name in str(error)
-            assert "\n" not in str(error)
-        else:
-            assert all(row.values for row in rows)
-            assert all(row.reason and row.line > 1 for row in bad)
+            answer = str(error)
+
+        assert answer is None or (path.name in answer and "\n" not in answer)
+        assert all(row.values for row in rows)
+        assert all(row.reason and row.line > 1 for row in bad)
 
 
 def test_the_spectrum_is_read_as_it_is_written(shared: Path) -> None:
@@ -201,10 +208,8 @@ def test_the_position_reaches_the_size(file: Path) -> None:
 
 
 @given(st.binary(max_size=300), st.sampled_from([b"", b"a,b\n", b"a;b\r\n", b'"a","b"\n']))
-def test_no_bytes_whatever_end_in_a_traceback(
-    tmp_path_factory: pytest.TempPathFactory, noise: bytes, header: bytes
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "noise.csv"
+def test_no_bytes_whatever_end_in_a_traceback(folder: Path, noise: bytes, header: bytes) -> None:
+    path = folder / "noise.csv"
     path.write_bytes(header + noise)
 
     try:
@@ -217,12 +222,8 @@ def test_no_bytes_whatever_end_in_a_traceback(
 
 
 @given(st.lists(st.tuples(st.text('ab",;\n\r é'), st.text('xy"\t|\n ', min_size=1)), max_size=20))
-def test_what_the_csv_module_writes_comes_back(
-    tmp_path_factory: pytest.TempPathFactory, cells: list[tuple[str, str]]
-) -> None:
-    import csv
-
-    path = tmp_path_factory.getbasetemp() / "round.csv"
+def test_what_the_csv_module_writes_comes_back(folder: Path, cells: list[tuple[str, str]]) -> None:
+    path = folder / "round.csv"
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, quoting=csv.QUOTE_ALL)
         writer.writerow(("first", "second"))
