@@ -19,5 +19,10 @@ def record(
     """Write down that `actor` did `action` to `subject`, in the transaction that did it."""
     connection.execute(
         _RECORD,
-        {"actor": actor, "action": action, "subject": subject, "details": orjson.dumps(dict(details or {})).decode()},
+        {
+            "actor": actor,
+            "action": action,
+            "subject": subject,
+            "details": orjson.dumps(dict(details or {}), default=str).decode(),
+        },
     )

@@ -35,7 +35,7 @@ class ConsentChange:
     action: Action
     actor: Actor
     source: str  #: form, page, file hash and line ...: how we know
-    occurred_at: datetime | None = None  #: None: not known, the arrival counts
+    occurred_at: datetime | None = None  #: None: not known, the arrival counts (once)
     address_id: int | None = None  #: the address it was given for
     wording: Mapping[str, str] | None = None  #: {"id", "hash", "language"} of the text the person read
     opt_in_level: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
@@ -30,6 +31,7 @@ def record(
     """
     if not changes:
         return []
+    changes = [_dated(change, now) for change in changes]
     contacts = read_contacts(connection, {change.contact_id for change in changes})
     evidence = read_evidence(connection, list(contacts))
     known = Known(evidence)
@@ -52,6 +54,12 @@ def record(
             states[key] = after
     _write_states(connection, states)
     return outcomes
+
+
+def _dated(change: ConsentChange, now: datetime) -> ConsentChange:
+    """What people and operators tell us without a time, they do now; a file or a shop may tell of any time."""
+    live = change.occurred_at is None and change.actor in ("person", "operator")
+    return replace(change, occurred_at=now) if live else change
 
 
 def withdraw(
