@@ -17,7 +17,8 @@ _SPOKEN = (
     nodes.Compare, nodes.Operand, nodes.BinExpr, nodes.UnaryExpr, nodes.Concat, nodes.CondExpr,
     nodes.Filter, nodes.Test, nodes.Getattr, nodes.Getitem, nodes.Slice, nodes.Call,
 )  # fmt: skip
-MAX_NODES = 20_000  #: of one file; a long mail has a few hundred
+MAX_NODES = 5_000  #: of one file; a long mail has a few hundred
+TOO_LONG = f"is too long: a file may have at most {MAX_NODES:,} expressions and their parts"
 _CALLABLE = {"range", "namespace"}
 _LOOP_METHODS = {"cycle", "changed"}
 _TAGS: dict[type[nodes.Node], str] = {
@@ -32,20 +33,21 @@ _TAGS: dict[type[nodes.Node], str] = {
 def objections(tree: nodes.Template) -> Iterator[tuple[int, str]]:
     """Return line and reason for everything in the tree that templates do not have."""
     for count, node in enumerate(tree.find_all(nodes.Node)):
+        line = node.lineno or 1  # a few kinds of nodes have none
         if count == MAX_NODES:
-            yield node.lineno, f"is too long: a file may have at most {MAX_NODES:,} expressions and their parts"
+            yield line, TOO_LONG
             return
         if not isinstance(node, _SPOKEN):
             tag = _TAGS.get(type(node), type(node).__name__.lower())
-            yield node.lineno, f"{tag!r} is not available in templates"
+            yield line, f"{tag!r} is not available in templates"
         elif isinstance(node, nodes.For) and node.recursive:
-            yield node.lineno, "a recursive loop is not available in templates"
+            yield line, "a recursive loop is not available in templates"
         elif isinstance(node, nodes.Call) and not _may_be_called(node):
-            yield node.lineno, "only range(), namespace(), loop.cycle() and loop.changed() can be called; use a filter"
+            yield line, "only range(), namespace(), loop.cycle() and loop.changed() can be called; use a filter"
         elif isinstance(node, (nodes.Getattr, nodes.Name)) and _name_of(node).startswith("_"):
-            yield node.lineno, f"{_name_of(node)!r}: names that begin with _ are not available in templates"
+            yield line, f"{_name_of(node)!r}: names that begin with _ are not available in templates"
         elif isinstance(node, nodes.Filter) and node.name.startswith("_"):
-            yield node.lineno, f"No filter named {node.name!r}."
+            yield line, f"No filter named {node.name!r}."
 
 
 def _may_be_called(call: nodes.Call) -> bool:

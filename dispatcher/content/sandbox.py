@@ -184,6 +184,8 @@ class Compiled:
         """Raises TemplateInvalid with the first line that cannot be used."""
         self.file, self.source = file, source
         sandbox = _SANDBOXES[html]
+        if source.count("{{") + source.count("{%") > language.MAX_NODES:  # parsing alone would take seconds
+            raise TemplateInvalid(file, 1, language.TOO_LONG)
         try:
             tree = sandbox.parse(source)
             for line, reason in sorted(language.objections(tree)):

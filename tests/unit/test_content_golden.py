@@ -1,0 +1,68 @@
+"""What the example mails look like, whole; `make golden` (or DISPATCHER_WRITE_GOLDEN=1) rewrites them for review."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dispatcher.content import Template, message_context, read_template_folder
+from dispatcher.definitions import ShopIdentity
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+SHOP = ShopIdentity(
+    name="The Gift Shop",
+    from_email="hello@giftshop.example",
+    postal_address="12 Cloth Fair, London EC1A 7JQ, United Kingdom",
+)
+URL = "https://mail.giftshop.example/u/AQLmBgZvZmZlcnPIAQ.q7Rj2mZ0cVnT1xW5yKb8Pg"
+ORDER: dict[str, Any] = {
+    "order_id": "536365",
+    "total": "139.12",
+    "items": [
+        {"name": "WHITE HANGING HEART T-LIGHT HOLDER", "quantity": 6, "price": "15.30"},
+        {"name": "CREAM CUPID HEARTS COAT HANGER <8>", "quantity": 1200, "price": 123.82},
+    ],
+}
+PEOPLE: dict[str, dict[str, Any]] = {
+    "en": {"first_name": "Wayne"}, "pt-BR": {"first_name": "João"}, "ro": {}, "de": {"first_name": "Zoë & Söhne"},
+    "fr": {"first_name": "<Léa>"},
+}  # fmt: skip
+TITLES = {"en": "Offers", "pt-BR": "Ofertas", "ro": "Oferte", "de": "Angebote", "fr": "Offres"}
+MAILS = ["email/christmas", "email/kitchen-week", "email/order-confirmation", "sms/christmas"]
+
+
+@pytest.mark.parametrize("locale", PEOPLE)
+@pytest.mark.parametrize("mail", MAILS)
+def test_the_example_mails_are_as_reviewed(mail: str, locale: str) -> None:
+    channel, name = mail.split("/")
+    template = Template(channel, name, read_template_folder(ROOT / "examples" / "workspace" / "templates" / mail))
+    marketing = template.meta.class_ == "marketing"
+    context = message_context(
+        personal={"email": "wayne@mail.example", **PEOPLE[locale]},
+        contact={"locale": locale},
+        shop=SHOP,
+        topic_title=TITLES[locale] if marketing else None,
+        unsubscribe_url="https://mail.giftshop.example/u/AQLmBgZvZmZlcnPIAQ.q7Rj2mZ0cVnT1xW5yKb8Pg"
+        if marketing
+        else None,
+        data={} if marketing else ORDER,
+        interests=["christmas", "home_decor"],
+    )
+
+    content = template.render(context, locale)
+
+    head = f"Subject: {content.subject}\nPreheader: {content.preheader}\n\n" if channel == "email" else ""
+    _compare(f"{channel}-{name}.{locale}.txt", f"{head}{content.text.rstrip()}\n")
+    if content.html is not None:
+        _compare(f"{channel}-{name}.{locale}.html", content.html)
+
+
+def _compare(name: str, rendered: str) -> None:
+    golden = GOLDEN / name
+    if os.environ.get("DISPATCHER_WRITE_GOLDEN"):
+        golden.write_text(rendered, encoding="utf-8")
+    assert golden.read_text(encoding="utf-8") == rendered, f"review the change, then run: make golden ({name})"
