@@ -9,9 +9,11 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, Row, TextClause, text
 
 from dispatcher.caps import longest_window
 from dispatcher.definitions import Shop
@@ -22,46 +24,57 @@ from dispatcher.runs import Run
 from dispatcher.tables import MAY_HAVE_LEFT
 
 _CONTACTS = """
-SELECT c.id, c.external_id, c.zone, c.country, c.paused_until,
-       a.id AS address_id, a.state AS address_state,
-       (SELECT array_agg(ARRAY[s.reason, s.scope] ORDER BY s.id) FROM suppression s WHERE s.address_id = a.id)
-           AS suppressions,
+WITH page AS MATERIALIZED (
+    SELECT c.id, c.external_id, c.zone, c.country, c.paused_until, c.merged_into,
+           CASE WHEN c.merged_into IS NULL AND c.erased_at IS NULL THEN c.{channel}_address_id END AS address_id
+    FROM contact c WHERE c.id = ANY(:contact_ids)
+), suppressed AS (
+    SELECT s.address_id, array_agg(ARRAY[s.reason, s.scope] ORDER BY s.id) AS suppressions
+    FROM suppression s WHERE s.address_id IN (SELECT address_id FROM page) GROUP BY s.address_id
+){more_tables}
+SELECT c.id, c.external_id, c.zone, c.country, c.paused_until, c.address_id, a.state AS address_state, s.suppressions,
        k.state AS consent, k.address_id AS consent_address_id, k.confirmed, k.effective_at, k.expires_at, k.event_id,
-       c.merged_into,
-       {duplicate} AS duplicate_of,
-       {history} AS history,
-       {rivals} AS rivals
-FROM contact c
-LEFT JOIN address a ON a.id = c.{channel}_address_id AND c.merged_into IS NULL AND c.erased_at IS NULL
+       c.merged_into, {more_columns}
+FROM page c
+LEFT JOIN address a ON a.id = c.address_id
+LEFT JOIN suppressed s ON s.address_id = c.address_id
 LEFT JOIN consent k ON k.contact_id = c.id AND k.channel = '{channel}' AND k.topic = :topic
-WHERE c.id = ANY(:contact_ids)
+{more_joins}
 ORDER BY c.id
 """
 
 # Somebody else in this run whose message went, or will go, to the same address.  The lowest contact id has it.
-_DUPLICATE = f"""COALESCE(
-    (SELECT d.id FROM message d WHERE d.run_id = :run_id AND d.channel = '{{channel}}' AND d.address_id = a.id
-        AND d.client IS NULL AND d.status IN {MAY_HAVE_LEFT} AND d.contact_id <> c.id LIMIT 1),
-    (SELECT d.id FROM contact o JOIN message d ON d.run_id = :run_id AND d.contact_id = o.id AND d.channel = '{{channel}}'
-        WHERE o.{{channel}}_address_id = a.id AND o.id < c.id AND d.client IS NULL AND d.status = 'pending' LIMIT 1))"""
+_TAKEN = f"""taken AS (
+    SELECT c.id AS contact_id, min(CAST(d.id AS text)) AS message_id
+    FROM page c JOIN message d ON d.run_id = :run_id AND d.channel = '{{channel}}' AND d.address_id = c.address_id
+    WHERE d.client IS NULL AND d.status IN {MAY_HAVE_LEFT} AND d.contact_id <> c.id GROUP BY c.id
+    UNION ALL
+    SELECT c.id, min(CAST(d.id AS text))
+    FROM page c JOIN contact o ON o.{{channel}}_address_id = c.address_id AND o.id < c.id
+    JOIN message d ON d.run_id = :run_id AND d.contact_id = o.id AND d.channel = '{{channel}}'
+    WHERE d.client IS NULL AND d.status = 'pending' GROUP BY c.id
+), duplicate AS (SELECT contact_id, min(message_id) AS message_id FROM taken GROUP BY contact_id)"""
 
-_HISTORY = f"""(
-    SELECT jsonb_agg(jsonb_build_array(h.authorised_at, h.channel, h.topic, h.contact_id = c.id, h.address_id = a.id)
-                     ORDER BY h.authorised_at)
-    FROM message h
-    WHERE (h.contact_id = c.id OR h.address_id = a.id) AND h.class = 'marketing'
-        AND h.authorised_at > :since AND h.authorised_at <= :now
-        AND h.status IN {MAY_HAVE_LEFT})"""
+_COUNTED = f"""jsonb_agg(jsonb_build_array(h.authorised_at, h.channel, h.topic) ORDER BY h.authorised_at) AS counted
+    FROM message h WHERE h.class = 'marketing' AND h.authorised_at > :since AND h.authorised_at <= :now
+        AND h.status IN {MAY_HAVE_LEFT} AND"""
+_HISTORY = f"""to_contact AS (
+    SELECT h.contact_id, {_COUNTED} h.contact_id = ANY(:contact_ids) GROUP BY h.contact_id
+), to_address AS (
+    SELECT h.address_id, {_COUNTED} h.address_id IN (SELECT address_id FROM page) GROUP BY h.address_id
+)"""
 
 # What goes first: more important, then due earlier, then by name, so that the order is total and the same every time.
-_RIVALS = """(
-    SELECT jsonb_agg(jsonb_build_array(r.id, u.name, r.channel, r.topic, r.due_at, r.expires_at)
-                     ORDER BY u.priority DESC, r.first_due_at, u.name, u.occurrence_key)
+_RIVALS = """rival AS (
+    SELECT r.contact_id, jsonb_agg(jsonb_build_array(r.id, u.name, r.channel, r.topic, r.due_at, r.expires_at)
+                                   ORDER BY u.priority DESC, r.first_due_at, u.name, u.occurrence_key) AS rivals
     FROM message r JOIN run u ON u.id = r.run_id
-    WHERE r.contact_id = c.id AND r.status = 'pending' AND r.class = 'marketing' AND r.run_id <> :run_id
+    WHERE r.contact_id = ANY(:contact_ids) AND r.status = 'pending' AND r.class = 'marketing' AND r.run_id <> :run_id
         AND u.state IN ('planning', 'running') AND r.expires_at > :now
         AND (-u.priority, r.first_due_at, u.name, u.occurrence_key)
-            < (-:priority, CAST(:first_due_at AS timestamptz), CAST(:run_name AS text), CAST(:occurrence_key AS text)))"""
+            < (-:priority, CAST(:first_due_at AS timestamptz), CAST(:run_name AS text), CAST(:occurrence_key AS text))
+    GROUP BY r.contact_id
+)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +96,7 @@ def order_of(run: Run, shop: Shop, *, stopped: bool, urgent: bool) -> Order:
     marketing = run.class_ == "marketing"
     topic = shop.topics.get(run.topic) if run.topic else None
     caps = tuple(c for c in shop.caps if run.channel in c.channels and (c.topics is None or run.topic in c.topics))
-    own = shop.quiet_hours.sms + (DEFAULT_SMS_SILENCE,) if run.channel == "sms" else shop.quiet_hours.email
+    own = (*shop.quiet_hours.sms, DEFAULT_SMS_SILENCE) if run.channel == "sms" else shop.quiet_hours.email
     campaign = run.campaign
     return Order(
         run_id=run.id,
@@ -135,46 +148,63 @@ def read_facts(
             "occurrence_key": order.occurrence_key,
         },
     )
-    spread_matters = bool(order.facts.silences)
     holdout = order.holdout if held_out_by_hash else 0.0
     page = []
-    for (
+    for row in rows:
+        contact_id = row[0]
+        expiry = expires_at if isinstance(expires_at, datetime) else expires_at[contact_id]
+        page.append((row[1], _facts(order, row, expiry, contact_id not in outside_segment, holdout)))
+    return page
+
+
+def _facts(order: Order, row: Row[Any], expires_at: datetime, inside: bool, holdout: float) -> Facts:
+    """Return the facts of one row, unpacked by position: this runs once for every contact of every audience."""
+    (
         contact_id, external_id, zone, country, paused_until, address_id, address_state, suppressions,
         consent, consent_address_id, confirmed, effective_at, consent_expires_at, event_id,
-        merged_into, duplicate_of, history, rivals,
-    ) in rows:  # fmt: skip
-        if merged_into is not None:
-            duplicate_of = f"contact merged into {merged_into}"
-        facts = Facts(
-            order.facts,
-            contact_id,
-            expires_at if isinstance(expires_at, datetime) else expires_at[contact_id],
-            address_id,
-            address_state != "bad",
-            tuple((reason, scope) for reason, scope in suppressions) if suppressions else (),
-            consent or "none",
-            consent_address_id == address_id,
-            bool(confirmed),
-            effective_at,
-            consent_expires_at,
-            event_id,
-            paused_until,
-            contact_id not in outside_segment,
-            False,
-            False,
-            holdout > 0 and share_of("holdout", order.name, external_id) < holdout,
-            str(duplicate_of) if duplicate_of is not None else None,
-            False,
-            places_of(zone, country, order.shop_countries),
-            share_of(order.name, order.occurrence_key, external_id) if spread_matters else 0.0,
-            tuple(Counted(datetime.fromisoformat(at), *rest) for at, *rest in history) if history else (),
-            tuple(
-                Rival(i, name, channel, topic, datetime.fromisoformat(due), datetime.fromisoformat(expires))
-                for i, name, channel, topic, due, expires in rivals
-            ) if rivals else (),
-        )  # fmt: skip
-        page.append((external_id, facts))
-    return page
+        merged_into, duplicate_of, to_contact, to_address, rivals,
+    ) = row  # fmt: skip
+    return Facts(
+        order.facts,
+        contact_id,
+        expires_at,
+        address_id,
+        address_state != "bad",
+        tuple((reason, scope) for reason, scope in suppressions) if suppressions else (),
+        consent or "none",
+        consent_address_id == address_id,
+        bool(confirmed),
+        effective_at,
+        consent_expires_at,
+        event_id,
+        paused_until,
+        inside,
+        False,
+        False,
+        holdout > 0 and share_of("holdout", order.name, external_id) < holdout,
+        f"contact {merged_into}, which they were merged into" if merged_into is not None else duplicate_of,
+        False,
+        places_of(zone, country, order.shop_countries),
+        share_of(order.name, order.occurrence_key, external_id) if order.facts.silences else 0.0,
+        _counted(to_contact, to_address) if to_contact or to_address else (),
+        _rivals(rivals) if rivals else (),
+    )
+
+
+def _rivals(rivals: list[Any]) -> tuple[Rival, ...]:
+    return tuple(
+        Rival(message_id, name, channel, topic, datetime.fromisoformat(due_at), datetime.fromisoformat(expires_at))
+        for message_id, name, channel, topic, due_at, expires_at in rivals
+    )
+
+
+def _counted(to_contact: list[Any] | None, to_address: list[Any] | None) -> tuple[Counted, ...]:
+    """Return what caps count; a message to this contact at this address is told twice, once for each count."""
+    return tuple(
+        Counted(datetime.fromisoformat(at), channel, topic, to_contact=contact, to_address=not contact)
+        for rows, contact in ((to_contact, True), (to_address, False))
+        for at, channel, topic in rows or ()
+    )
 
 
 def share_of(*parts: str) -> float:
@@ -184,23 +214,24 @@ def share_of(*parts: str) -> float:
 
 
 def _query(order: Order) -> TextClause:
-    capped = bool(order.facts.caps)
-    campaign = order.facts.marketing
-    return _build(order.facts.channel, campaign, capped)
+    return _build(order.facts.channel, order.facts.marketing, bool(order.facts.caps))
 
 
-def _build(channel: str, campaign: bool, capped: bool) -> TextClause:
-    key = (channel, campaign, capped)
-    if key not in _BUILT:
-        _BUILT[key] = text(
-            _CONTACTS.format(
-                channel=channel,
-                duplicate=_DUPLICATE.format(channel=channel) if campaign else "NULL::uuid",
-                history=_HISTORY if capped else "NULL",
-                rivals=_RIVALS if capped else "NULL",
-            )
-        )
-    return _BUILT[key]
-
-
-_BUILT: dict[tuple[str, bool, bool], TextClause] = {}
+@cache
+def _build(channel: str, marketing: bool, capped: bool) -> TextClause:
+    """Return the query with only the parts that this kind of message needs."""
+    tables, joins = "", ""
+    columns = ["NULL AS duplicate_of", "NULL AS to_contact", "NULL AS to_address", "NULL AS rivals"]
+    if marketing:
+        tables += ", " + _TAKEN.format(channel=channel)
+        joins += "LEFT JOIN duplicate d ON d.contact_id = c.id\n"
+        columns[0] = "d.message_id AS duplicate_of"
+    if capped:
+        tables += f", {_HISTORY}, {_RIVALS}"
+        joins += """LEFT JOIN to_contact hc ON hc.contact_id = c.id
+LEFT JOIN to_address ha ON ha.address_id = c.address_id
+LEFT JOIN rival r ON r.contact_id = c.id"""
+        columns[1:] = ["hc.counted AS to_contact", "ha.counted AS to_address", "r.rivals"]
+    return text(
+        _CONTACTS.format(channel=channel, more_tables=tables, more_columns=", ".join(columns), more_joins=joins)
+    )

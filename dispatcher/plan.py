@@ -6,7 +6,7 @@ already in batches.  A crash leaves whole pages; a doubled ticket finds the page
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 import orjson
 from sqlalchemy import Connection, Engine, text
-from uuid_utils.compat import uuid7
+from uuid_utils import uuid7
 
 from dispatcher import clock, db
 from dispatcher.definitions import Campaign
@@ -23,7 +23,6 @@ from dispatcher.errors import Refused
 from dispatcher.facts import Facts
 from dispatcher.facts_page import Order, order_of, read_facts
 from dispatcher.gates import Defer, Skip, Verdict, decide
-from dispatcher.lifecycle import Status
 from dispatcher.quiet_hours import first_instant
 from dispatcher.runs import Run, finish_planning, load_run
 from dispatcher.shop import load_shop
@@ -137,20 +136,38 @@ def _new_batches(connection: Connection, run: Run, number: int) -> list[int]:
 
 
 def _rows(run: Run, page: list[Planned], batches: list[int], now: datetime) -> Iterator[tuple[Any, ...]]:
+    """Yield the page's rows for COPY; instants as text, since most of a page share theirs."""
     cancelled = run.state == "cancelled"
+    shown_at = _instants()
+    run_id = str(run.id)
+    settled_at = shown_at(now)
     placed = 0
     for planned in page:
         facts, verdict = planned.facts, planned.verdict
-        status, reason, due_at, deferred, shown, batch_id = Status.PENDING, None, planned.due_at, None, None, None
+        status, reason, due_at, deferred, shown, batch_id = "pending", None, planned.due_at, None, None, None
         if isinstance(verdict, Skip):
-            status, reason, shown = Status.CANCELLED if cancelled else Status.SKIPPED, verdict.reason, verdict.facts
+            status, reason, shown = "cancelled" if cancelled else "skipped", verdict.reason, verdict.facts
         elif isinstance(verdict, Defer):
             due_at, deferred, shown = verdict.until, verdict.reason, verdict.facts
         elif due_at <= now:
             batch_id = batches[placed // BATCH_SIZE]
             placed += 1
         yield (
-            str(uuid7()), run.id, facts.contact_id, run.channel, run.topic, run.class_, facts.address_id, status, reason,
-            due_at, planned.due_at, deferred, facts.expires_at, orjson.dumps(shown).decode() if shown else None,
-            batch_id, now if reason else None,
+            str(uuid7()), run_id, facts.contact_id, run.channel, run.topic, run.class_, facts.address_id, status,
+            reason and reason.value, shown_at(due_at), shown_at(planned.due_at), deferred and deferred.value,
+            shown_at(facts.expires_at), orjson.dumps(shown).decode() if shown else None, batch_id,
+            settled_at if reason else None,
         )  # fmt: skip
+
+
+def _instants() -> Callable[[datetime], str]:
+    """Return a function that writes an instant as text, and remembers it."""
+    written: dict[datetime, str] = {}
+
+    def shown(at: datetime) -> str:
+        found = written.get(at)
+        if found is None:
+            found = written[at] = at.isoformat()
+        return found
+
+    return shown

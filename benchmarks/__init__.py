@@ -1,0 +1,1 @@
+"""Figures as ratios: ours against a stated floor, in one run, on whatever machine this is."""
