@@ -9,10 +9,11 @@ from uuid import UUID, uuid4
 
 import orjson
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, select, text
 
 from dispatcher import audience, interests
 from dispatcher.errors import NotFound
+from dispatcher.tables import contact
 from segments.definition import Segment, to_json
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -377,3 +378,23 @@ def test_every_condition_says_what_it_found(connection: Connection) -> None:
     }
     with pytest.raises(NotFound):
         audience.why_not(connection, segment, NOW, 10**12)
+
+
+def test_every_condition_of_one_contact_can_be_looked_up_by_index(connection: Connection) -> None:
+    order_each(connection, a=NOW)
+    connection.execute(text("SET LOCAL enable_seqscan = off"))
+    tea = {"interest": "tea"}
+    for match in (
+        {"event": "order.placed", "where": tea, "within": "90d"},
+        {"event": "order.placed", "where": tea, "count": {"gte": 2}},
+        {"event": "order.placed", "where": tea, "sum": "value", "gte": 5},
+        {"event": "order.placed", "last": {"older_than": "7d"}},
+        {"interest": "tea", "score": {"gte": 2}},
+    ):
+        one = select(contact.c.id).where(
+            contact.c.id == 1, audience.predicate(rule(match), as_of=NOW, half_life=days(90))
+        )
+        compiled = one.compile(dialect=connection.dialect)
+        plan = connection.exec_driver_sql(f"EXPLAIN {compiled}", compiled.params)
+
+        assert "Seq Scan" not in "\n".join(plan.scalars())
