@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,8 +49,8 @@ _BREAKDOWN = text(f"""
     WHERE m.run_id = :run GROUP BY 1, 2 ORDER BY 1, 2
 """)  # noqa: S608 - constants only
 _NOT_YET_PLANNED = text("""
-    SELECT COALESCE(sum(cardinality(p.contact_ids)), 0) FROM audience_page p JOIN run r ON r.id = p.run_id
-    WHERE r.id = :run AND p.page >= r.cursor
+    SELECT COALESCE(sum(cardinality(p.contact_ids)), 0) FROM audience_page p
+    WHERE p.run_id = :run AND p.planned_at IS NULL
 """)
 
 
@@ -211,9 +212,9 @@ def find_run(connection: Connection, wanted: str) -> UUID:
         if latest is None:
             raise NotFound("there is no run yet; dispatcher campaign start makes one")
         return UUID(str(latest))
-    prefix = wanted.lower().replace("%", "").replace("_", "")
+    prefix = wanted.lower() if re.fullmatch(r"[0-9A-Fa-f-]+", wanted) else ""
     found = connection.scalars(
-        text("SELECT id FROM run WHERE id::text LIKE :prefix ORDER BY id LIMIT 3"), {"prefix": f"{prefix}%"}
+        text("SELECT id FROM run WHERE id::text LIKE :prefix ORDER BY id LIMIT 2"), {"prefix": f"{prefix}%"}
     ).all()
     if not prefix or not found:
         raise NotFound(f"there is no run {wanted}; see: dispatcher run list")

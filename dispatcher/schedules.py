@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Engine, text
 
 from dispatcher import clock
 from dispatcher.definitions import Campaign, Schedule
+from dispatcher.errors import DispatcherError
 
 log = structlog.get_logger()
 
@@ -116,7 +117,7 @@ def _nominal_times_backwards(schedule: Schedule, until: datetime) -> Iterator[da
 
 
 _DUE = text(
-    "SELECT id FROM campaign, engine "
+    "SELECT campaign.id FROM campaign, engine "
     "WHERE active AND next_fire_at <= clock_timestamp() + clock_offset ORDER BY next_fire_at"
 )
 _TAKE = text(
@@ -136,13 +137,23 @@ def fire_due(database: Engine) -> list[UUID]:
         due = list(connection.execute(_DUE).scalars())
     fired: list[UUID] = []
     for campaign_id in due:
-        for _ in range(MOST_FIRED_AT_ONCE):
-            with database.begin() as connection:
-                went_on, run_id = _fire_next(connection, campaign_id)
-            if run_id is not None:
-                fired.append(run_id)
-            if not went_on:
-                break
+        try:
+            fired += _fire_campaign(database, campaign_id)
+        except DispatcherError as error:  # the others' time has come, too
+            log.error("campaign.not_fired", campaign_id=campaign_id, error=str(error))
+    return fired
+
+
+def _fire_campaign(database: Engine, campaign_id: int) -> list[UUID]:
+    """Fire the campaign's due occurrences, oldest first; return the new runs."""
+    fired = []
+    for _ in range(MOST_FIRED_AT_ONCE):
+        with database.begin() as connection:
+            went_on, run_id = _fire_next(connection, campaign_id)
+        if run_id is not None:
+            fired.append(run_id)
+        if not went_on:
+            break
     return fired
 
 

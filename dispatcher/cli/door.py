@@ -130,7 +130,8 @@ def say(line: str) -> None:
 def print_json(value: Any) -> None:
     import orjson
 
-    options = orjson.OPT_INDENT_2 | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
+    options = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS  # keys may be members of our enumerations
+    options |= orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
     sys.stdout.write(orjson.dumps(value, default=_as_json, option=options).decode() + "\n")
 
 
@@ -193,7 +194,7 @@ def ask(question: str) -> None:
     from dispatcher.errors import Refused
 
     if not sys.stdin.isatty():
-        raise Refused(f"{question}: not asked, as nobody is at a terminal; say --yes")
+        raise Refused(f"{question} Nobody is at a terminal to answer; say --yes")
     if not typer.confirm(question, err=True):
         say("nothing was done")
         raise typer.Exit(1)
