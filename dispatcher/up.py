@@ -43,9 +43,9 @@ def rooms_of(workers: int = 1, *, web: bool = True) -> list[Room]:
     """Return the rooms of a whole house: the clock, `workers` hands for marketing, one each for what may not wait."""
     hands = [(f"marketing-{number}", "marketing") for number in range(1, workers + 1)]
     hands += [("transactional", "transactional"), ("control", "control")]
-    rooms = [Room("clock", [sys.executable, "-m", "scheduler"], registers=True)]
-    rooms += [Room(name, [sys.executable, "-m", "workers", kind], registers=True) for name, kind in hands]
-    return [*rooms, Room("web", [sys.executable, "-m", "dispatcher.web"])] if web else rooms
+    rooms = [Room("clock", [sys.executable, "-P", "-m", "scheduler"], registers=True)]
+    rooms += [Room(name, [sys.executable, "-P", "-m", "workers", kind], registers=True) for name, kind in hands]
+    return [*rooms, Room("web", [sys.executable, "-P", "-m", "dispatcher.web"])] if web else rooms
 
 
 def run_up(settings: Settings, *, workers: int = 1, say: Callable[[str], None] = print) -> int:
@@ -151,9 +151,12 @@ def _answers(url: str) -> bool:
 
 
 def _where(settings: Settings) -> Iterator[str]:
-    yield f"ready at {settings.public_url} (API description: {settings.public_url}/docs)"
+    here = healthz_of(settings).removesuffix("/healthz")
+    yield f"ready at {here} (what the API offers: {here}/openapi.json)"
+    if settings.public_url != here:
+        yield f"links in messages lead to {settings.public_url} (DISPATCHER_PUBLIC_URL)"
     if settings.sandbox_only:
-        yield f"what was sent: {settings.public_url}/sandbox"
+        yield f"what was sent: {here}/sandbox"
     yield f"logs in {settings.home / 'logs'}; Ctrl-C stops everything"
 
 

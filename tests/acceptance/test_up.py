@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,49 @@ def test_a_killed_server_is_started_again_while_rooms_run(home: Path) -> None:
         eventually(lambda: not is_running(pid))
         eventually(lambda: embedded.are_alive(home))
     assert any(re.search("server died", line) for line in said)
+
+
+def test_the_whole_house_starts_survives_a_killed_hand_and_stops_when_asked(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DISPATCHER_")}
+    environment |= {"DISPATCHER_HOME": str(home), "DISPATCHER_PORT": str(port)}
+    up = subprocess.Popen(
+        [sys.executable, "-c", "from dispatcher.cli import main; main()", "up", "--workers", "1"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, cwd=REPOSITORY, text=True,
+    )  # fmt: skip
+    with ended_at_last(up):
+        assert up.stdout is not None
+        said = list(until(up.stdout, "Ctrl-C"))
+        started = dict(re.findall(r"^(\S+) started \(pid (\d+)\)", "".join(said), flags=re.MULTILINE))
+        assert set(started) == {"clock", "marketing-1", "transactional", "control", "web"}, "".join(said)
+        os.kill(int(started["control"]), signal.SIGKILL)
+        *_, again = until(up.stdout, "control started again")
+        up.terminate()
+        assert up.stdout.read().endswith("stopped\n")
+    assert up.returncode == 0
+    pids = [int(pid) for pid in (*started.values(), re.findall(r"\d+", again)[0])]
+    assert not any(map(is_running, pids))
+    assert not embedded.are_alive(home, broker=False)
+
+
+def until(lines: Iterable[str], mark: str) -> Iterator[str]:
+    """Yield the lines up to the one with `mark`."""
+    for line in lines:
+        yield line
+        if mark in line:
+            return
+
+
+@contextmanager
+def ended_at_last(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Whatever a test finds, its process does not outlive it."""
+    with process:
+        try:
+            yield
+            process.wait(60)
+        finally:
+            process.kill()
 
 
 def test_the_guard_leaves_rooms_alone_that_ended_before(monkeypatch: pytest.MonkeyPatch) -> None:
