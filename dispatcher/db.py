@@ -24,6 +24,7 @@ def engine_for(database_url: str) -> Engine:
         raise Refused(f"DISPATCHER_DATABASE_URL must be a postgresql:// address, not {url.drivername}://")
     return create_engine(
         url.set(drivername="postgresql+psycopg"),
+        hide_parameters=True,  # an error's text goes to logs, and parameters are personal
         pool_pre_ping=True,
         pool_size=10,
         max_overflow=20,
