@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 
 import psycopg
 import redis
@@ -45,7 +48,7 @@ def open_runtime(
     """
     settings = settings or load_settings()
     make_home(settings.home)
-    with _addresses(settings, progress) as (database_url, broker_url):
+    with _ended_by_signals(), _addresses(settings, progress) as (database_url, broker_url):
         check_database(database_url)
         if needs_broker:
             check_broker(broker_url)
@@ -55,6 +58,29 @@ def open_runtime(
             yield Runtime(settings, engine, database_url, broker_url, _open_keys(engine, settings))
         finally:
             engine.dispose()
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Make SIGTERM and SIGHUP end the command in order, as Ctrl-C does: the last to leave stops the embedded servers.
+
+    A room that handles them itself is left alone.
+    """
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    taken = []
+    if threading.current_thread() is threading.main_thread():
+        taken = [kind for kind in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(kind) == signal.SIG_DFL]
+    for kind in taken:
+        signal.signal(kind, end)
+    try:
+        yield
+    finally:
+        for kind in taken:
+            if signal.getsignal(kind) is end:
+                signal.signal(kind, signal.SIG_DFL)
 
 
 @contextmanager

@@ -42,6 +42,16 @@ with embedded.servers(settings.home), rooms_running(settings, [Room("sleeper", [
     sys.stdin.read()
 """
 
+COMMAND = """
+import signal, sys
+from pathlib import Path
+from dispatcher.runtime import open_runtime
+from dispatcher.settings import load_settings
+with open_runtime(load_settings(home=Path(sys.argv[1]), database_url=None, broker_url=None)):
+    print("ready", flush=True)
+    signal.pause()
+"""
+
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
@@ -146,6 +156,19 @@ def test_nothing_is_left_running_when_the_supervisor_is_killed(home: Path) -> No
         supervisor.kill()
     eventually(lambda: not is_running(room))
     eventually(lambda: not embedded.are_alive(home, broker=False) and not embedded.are_alive(home, database=False))
+
+
+def test_a_command_told_to_end_stops_the_servers_it_started(home: Path) -> None:
+    command = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, str(home)], stdout=subprocess.PIPE, cwd=REPOSITORY, text=True
+    )
+    with ended_at_last(command):
+        assert command.stdout is not None
+        assert command.stdout.readline() == "ready\n"
+        command.terminate()
+    assert command.returncode == 128 + signal.SIGTERM
+    assert not embedded.are_alive(home, broker=False)
+    assert not embedded.are_alive(home, database=False)
 
 
 def test_a_killed_server_is_started_again_while_rooms_run(home: Path) -> None:
