@@ -130,13 +130,13 @@ class _Page:
             one, phone_id = replace(one, phone=None), None
         contact, outcome = self._whose(one, known, holder)
         primary = contact.external_id == one.external_id
-        self._move(contact, "email", one.email, email_id, overwrite=primary)
-        self._move(contact, "phone", one.phone, phone_id, overwrite=primary)
-        self._fill(contact, one, overwrite=primary)
-        if contact.changes:
+        changes = self._move(contact, "email", one.email, email_id, overwrite=primary)
+        changes |= self._move(contact, "phone", one.phone, phone_id, overwrite=primary)
+        changes |= _fill(contact, one, overwrite=primary)
+        if changes:
+            contact.changes |= changes
             self._unwritten[contact.id] = contact
-        if outcome is Outcome.UNCHANGED and contact.changes:
-            outcome = Outcome.CHANGED
+            outcome = Outcome.CHANGED if outcome is Outcome.UNCHANGED else outcome
         return Saved(outcome, contact.id, email_id, phone_id, email_id not in (None, contact.email_address_id))
 
     def _whose(self, one: Particulars, known: Contact | None, holder: Contact | None) -> tuple[Contact, Outcome]:
@@ -171,36 +171,18 @@ class _Page:
 
     def _move(
         self, contact: Contact, name: str, normal: str | None, address_id: int | None, *, overwrite: bool
-    ) -> None:
+    ) -> set[str]:
         """Give the contact a new address on a channel.  Consent names its address, so what the old one had is void."""
         column = "email_address_id" if name == "email" else "sms_address_id"
         present = getattr(contact, column)
         if address_id is None or address_id == present or (present is not None and not overwrite):
-            return
+            return set()
         if name == "email":
             self._by_email.pop(present, None)
             self._by_email[address_id] = contact
         setattr(contact, column, address_id)
         contact.personal = replace(contact.personal, **{name: normal})
-        contact.changes.add(name)
-
-    def _fill(self, contact: Contact, one: Particulars, *, overwrite: bool) -> None:
-        """Take over the other fields that are given, where they may be."""
-        for owner, names in ((contact, PLAIN_FIELDS), (contact.personal, _NAMES)):
-            given = {name: value for name in names if (value := getattr(one, name)) is not None}
-            new = {
-                n: v for n, v in given.items() if getattr(owner, n) != v and (overwrite or getattr(owner, n) is None)
-            }
-            if owner is contact:
-                for name, value in new.items():
-                    setattr(contact, name, value)
-            elif new:
-                contact.personal = replace(contact.personal, **new)
-            contact.changes.update(new)
-        merged = contact.attributes | one.attributes if overwrite else one.attributes | contact.attributes
-        if merged != contact.attributes:
-            contact.attributes = merged
-            contact.changes.add("attributes")
+        return {name}
 
     def write(self) -> None:
         """Write what was taken in and is not written yet."""
@@ -213,6 +195,25 @@ class _Page:
             contact.changes.clear()
         self._unwritten.clear()
         self._new_aliases.clear()
+
+
+def _fill(contact: Contact, one: Particulars, *, overwrite: bool) -> set[str]:
+    """Take over the other fields that are given, where they may be; return the names of those that changed."""
+    changes = {}
+    for owner, names in ((contact, PLAIN_FIELDS), (contact.personal, _NAMES)):
+        for name in names:
+            value, present = getattr(one, name), getattr(owner, name)
+            if value not in (None, present) and (overwrite or present is None):
+                changes[name] = value
+    for name in PLAIN_FIELDS:
+        if name in changes:
+            setattr(contact, name, changes[name])
+    contact.personal = replace(contact.personal, **{name: changes[name] for name in _NAMES if name in changes})
+    attributes = contact.attributes | one.attributes if overwrite else one.attributes | contact.attributes
+    if attributes == contact.attributes:
+        return set(changes)
+    contact.attributes = attributes
+    return {*changes, "attributes"}
 
 
 def _erased_among(connection: Connection, address_ids: Collection[int]) -> set[int | None]:
