@@ -22,6 +22,7 @@ from dispatcher.addresses import BadAddress, normal_email, normal_phone
 from dispatcher.db import copy_rows
 from dispatcher.errors import Refused
 from dispatcher.keys import KeyRing
+from dispatcher.tables import CHANNELS
 from dispatcher.tokens import BadToken, UnsubscribeTokens
 
 _PAGE = 5_000
@@ -151,7 +152,7 @@ class _Reader:
         contact, message_id = str(entry["contact"]), UUID(entry["message_id"])
         ways_out = [value for name, value in headers if name == "list-unsubscribe"]
         one_click = [value for name, value in headers if name == "list-unsubscribe-post"]
-        if at.tzinfo is None or "\0" in contact or "\0" in entry["channel"]:
+        if at.tzinfo is None or "\0" in contact or entry["channel"] not in CHANNELS:
             raise ValueError
         line = (
             number, message_id, UUID(entry["run"]), contact, entry["channel"], to_hash, at,

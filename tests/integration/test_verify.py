@@ -1,0 +1,536 @@
+"""Does `verify` see what is wrong?  A real ledger holds; then one thing is broken at a time, and found by its name."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ledger import Ledger, make_ledger, tampered
+from people import say
+from sqlalchemy import Connection, text
+from sqlalchemy.engine import URL
+
+from dispatcher.db import engine_for
+from dispatcher.errors import Refused
+from dispatcher.keys import open_key_ring
+from dispatcher.verify import Report, Result, accounting, verify
+
+Line = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def ledger(
+    template_database: URL, servers: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Ledger]:
+    """One ledger for all: each test breaks it in a transaction that is rolled back."""
+    home = tmp_path_factory.mktemp("shop")
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    administrator = engine_for(servers[0]).execution_options(isolation_level="AUTOCOMMIT")
+    with administrator.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template_database.database} STRATEGY file_copy"))
+    database = engine_for(template_database.set(database=name).render_as_string(hide_password=False))
+    with database.begin() as connection:
+        key_ring = open_key_ring(connection, home, None)
+    yield make_ledger(database, key_ring, home)
+    database.dispose()
+    with administrator.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+def look(ledger: Ledger, *statements: str, log: Path | None = None) -> dict[str, Result]:
+    """Break the ledger by these statements and return what is found, by the names of the invariants."""
+    with tampered(ledger) as connection:
+        for statement in statements:
+            assert connection.execute(text(statement)).rowcount != 0, statement
+        return by_name(verify(connection, ledger.key_ring, log))
+
+
+def by_name(report: Report) -> dict[str, Result]:
+    return {result.name: result for result in report.results}
+
+
+def broken(results: dict[str, Result]) -> set[str]:
+    return {name for name, result in results.items() if result.status == "broken"}
+
+
+def written(tmp_path: Path, lines: list[Line], *more: bytes) -> Path:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b"".join(json.dumps(line).encode() + b"\n" for line in lines) + b"".join(more))
+    return path
+
+
+# --- a ledger that holds
+
+
+def test_a_ledger_that_the_product_wrote_holds_with_its_log_and_without(ledger: Ledger) -> None:
+    with ledger.database.connect() as connection:
+        with_log = verify(connection, ledger.key_ring, ledger.log)
+        without = verify(connection, ledger.key_ring)
+
+    assert with_log.ok
+    assert [result.name for result in with_log.results] == [f"INV-{number}" for number in range(1, 20)]
+    assert {result.status for result in with_log.results} == {"holds"}
+    assert all(result.checked > 0 for result in with_log.results)
+    assert without.ok
+    unchecked = {result.name: result.note for result in without.results if result.status == "not checked"}
+    assert unchecked == dict.fromkeys(("INV-3", "INV-4", "INV-14", "INV-15"), "needs a provider log")
+
+
+def test_the_same_transaction_can_verify_twice_and_leaves_nothing_behind(ledger: Ledger) -> None:
+    with ledger.database.connect() as connection:
+        assert verify(connection, ledger.key_ring, ledger.log) == verify(connection, ledger.key_ring, ledger.log)
+        connection.commit()
+        assert connection.scalar(text("SELECT to_regclass('verify_line')")) is None
+
+
+def test_an_empty_ledger_holds_and_says_what_it_could_not_check(connection: Connection, key_ring: Any) -> None:
+    results = by_name(verify(connection, key_ring))
+
+    assert not broken(results)
+    assert results["INV-8"].status == results["INV-9"].status == "not checked"
+    assert results["INV-8"].note == "no workspace has been applied"
+    assert results["INV-17"].note == "no lane has a rate"
+
+
+def test_a_report_can_be_written_as_json_and_names_nobody(ledger: Ledger, tmp_path: Path) -> None:
+    lines = ledger.lines()
+    lines[0]["to"], lines[1]["to"] = lines[1]["to"], lines[0]["to"]
+    lines[2]["html"], lines[3]["html"] = lines[3]["html"], lines[2]["html"] + lines[2]["to"]
+    told: list[str] = []
+    with ledger.database.connect() as connection:
+        report = verify(connection, ledger.key_ring, written(tmp_path, lines), progress=told.append)
+    shown = json.dumps(report.as_json())
+
+    assert not report.ok
+    assert {"INV-3", "INV-14", "INV-15"} <= {r["name"] for r in report.as_json()["invariants"] if r["findings_total"]}
+    assert all(secret not in shown for secret in ("people.example", "+4477", "First"))
+    assert [message.split(":")[0] for message in told] == [f"INV-{number}" for number in range(1, 20)]
+
+
+def test_all_findings_are_counted_and_only_the_first_are_shown(ledger: Ledger) -> None:
+    result = look(ledger, "UPDATE message SET reason = 'BORED' WHERE status IN ('skipped', 'cancelled')")["INV-12"]
+
+    assert len(result.findings) == 20
+    assert result.total > 20
+
+
+# --- broken in the ledger
+
+SENT = "status = 'sent' AND class = 'marketing'"
+ONE_SENT = f"id = (SELECT id FROM message WHERE {SENT} ORDER BY id LIMIT 1)"
+IN_HELLO = "run_id = (SELECT id FROM run WHERE name = 'hello' ORDER BY created_at LIMIT 1)"
+NO_UNIQUENESS = ("DROP INDEX message_once_per_contact", "DROP INDEX message_once_per_address")
+
+
+def contact(external_id: str) -> str:
+    return f"(SELECT contact_id FROM contact_alias WHERE external_id = '{external_id}')"
+
+
+def copied(table: str, where: str, changes: str) -> tuple[str, ...]:
+    """The statements that add a copy of one row with some columns changed."""
+    return (
+        f"CREATE TEMPORARY TABLE copied ON COMMIT DROP AS SELECT * FROM {table} WHERE {where} LIMIT 1",
+        f"UPDATE copied SET {changes}",
+        f"INSERT INTO {table} SELECT * FROM copied",
+    )
+
+
+def new_rules(path: str, value: str) -> str:
+    return f"UPDATE engine SET shop = jsonb_set(shop, '{path}', '{value}', true)"
+
+
+def with_cap(cap: str) -> str:
+    return new_rules("{caps}", f"[{cap}]")
+
+
+BROKEN = [
+    ("INV-1", "has 2 messages by email", (*NO_UNIQUENESS, *copied("message", ONE_SENT, "id = gen_random_uuid()"))),
+    ("INV-1", "address", (
+        *NO_UNIQUENESS,
+        f"UPDATE message SET address_id = (SELECT min(id) FROM address WHERE channel = 'email') WHERE {IN_HELLO}",
+    )),
+    ("INV-2", "audience 15, frozen 14", (f"UPDATE run SET audience = 15 WHERE {IN_HELLO.replace('run_id', 'id')}",)),
+    ("INV-2", "was chosen 1 times and has 0 rows", (
+        f"DELETE FROM message WHERE {IN_HELLO} AND contact_id = {contact('p01')}",
+    )),
+    ("INV-2", "was chosen 2 times and has 1 rows", (  # the numbers still add up
+        f"DELETE FROM message WHERE {IN_HELLO} AND contact_id = {contact('p01')}",
+        *copied("message", f"{IN_HELLO} AND contact_id = {contact('p-phone')}",
+                f"id = gen_random_uuid(), contact_id = {contact('p02')}, channel = 'sms'"),
+        f"UPDATE audience_page SET contact_ids = array_replace(contact_ids, {contact('p01')}, {contact('p00')}) "
+        f"WHERE {IN_HELLO}",
+    )),
+    ("INV-2", "is finished and has", ("UPDATE run SET finished_at = created_at WHERE state = 'running'",)),
+    ("INV-5", "before it was authorised", (
+        f"UPDATE message SET handed_over_at = authorised_at - interval '1 microsecond' WHERE {ONE_SENT}",
+    )),
+    ("INV-5", "after its deadline", (
+        f"UPDATE message SET handed_over_at = send_deadline + interval '1 microsecond' WHERE {ONE_SENT}",
+    )),
+    ("INV-6", "was authorised after suppression", (
+        "UPDATE suppression SET order_seq = 0",
+        "UPDATE message SET authorise_seq = 1 WHERE status = 'failed'",
+    )),
+    ("INV-6", "had never granted it", (
+        f"UPDATE consent_event SET action = 'requested' WHERE contact_id = {contact('p01')}",
+    )),
+    ("INV-6", "had never granted it", (  # it came too late
+        f"UPDATE consent_event SET order_seq = nextval('order_seq') WHERE contact_id = {contact('p01')}",
+    )),
+    ("INV-6", "was authorised after withdrawal", (  # the grant after it is no act of the person
+        f"UPDATE consent_event SET actor = 'import' WHERE contact_id = {contact('p06')} AND source LIKE 'form%'",
+    )),
+    ("INV-7", "was under way when unsubscribe", (
+        f"""UPDATE unsubscribe u SET answered_at = m.handed_over_at - interval '1 microsecond' FROM message m
+            WHERE m.contact_id = u.contact_id AND m.{IN_HELLO}""",
+    )),
+    ("INV-7", "left after unsubscribe", (
+        f"UPDATE consent_event SET actor = 'import' WHERE contact_id = {contact('p06')} AND source LIKE 'form%'",
+    )),
+    ("INV-7", "left after unsubscribe", (  # a goodbye that was answered, and not written down
+        f"""DELETE FROM consent_event
+            WHERE contact_id = {contact('p06')} AND (action = 'withdrawn' OR source LIKE 'form%')""",
+    )),
+    ("INV-8", "beyond cap narrow of its contact", (with_cap('{"name": "narrow", "max": 1, "window": "24h"}'),)),
+    ("INV-8", "beyond cap gap of its contact", (with_cap('{"name": "gap", "min_gap": "24h"}'),)),
+    ("INV-8", "beyond cap daily of its contact", (with_cap('{"name": "daily", "max": 1, "calendar": "day"}'),)),
+    ("INV-8", "beyond cap monthly of its address", (with_cap('{"name": "monthly", "max": 1, "calendar": "month"}'),)),
+    ("INV-8", "beyond cap daily of its address", (  # the shop's own: two in 24 hours
+        *NO_UNIQUENESS,
+        f"""UPDATE message SET address_id = (SELECT email_address_id FROM contact WHERE id = {contact('p00')})
+            WHERE {SENT} AND contact_id = {contact('p01')} AND NOT {IN_HELLO}""",
+    )),
+    ("INV-9", "in quiet hours of contact", (new_rules("{quiet_hours,email}", '["00:00-24:00"]'),)),
+    ("INV-9", "in quiet hours of contact", (  # the default for texts
+        "UPDATE contact SET zone = 'Asia/Tokyo' WHERE external_id = 'p-phone'",
+    )),
+    ("INV-9", "the place of contact", (
+        new_rules("{shop,countries}", "[]"),
+        "UPDATE contact SET zone = NULL, country = NULL WHERE external_id = 'p01'",
+    )),
+    ("INV-10", "before it was due", (
+        f"UPDATE message SET due_at = handed_over_at + interval '1 microsecond' WHERE {ONE_SENT}",
+    )),
+    ("INV-10", "after it expired", (
+        f"UPDATE message SET expires_at = handed_over_at - interval '1 microsecond' WHERE {ONE_SENT}",
+    )),
+    ("INV-11", "has 2 runs for occurrence", (
+        "ALTER TABLE run DROP CONSTRAINT run_campaign_id_occurrence_key_key",
+        *copied("run", "name = 'third'", "id = gen_random_uuid()"),
+    )),
+    ("INV-11", "was fired 2 times for one instant", (
+        "UPDATE run SET started_by = 'schedule', nominal_at = as_of WHERE name = 'third'",
+        *copied("run", "name = 'third'", "id = gen_random_uuid(), occurrence_key = 'the same in another zone'"),
+    )),
+    ("INV-12", "is sent and was never handed over", (f"UPDATE message SET handed_over_at = NULL WHERE {ONE_SENT}",)),
+    ("INV-12", "is pending and carries traces", (
+        "UPDATE message SET authorised_at = due_at WHERE status = 'pending'",
+    )),
+    ("INV-12", "is skipped and carries traces", (
+        "UPDATE message SET handed_over_at = due_at WHERE status = 'skipped'",
+    )),
+    ("INV-12", "is unknown and was never properly authorised", (
+        "UPDATE message SET provider = NULL WHERE status = 'unknown'",
+    )),
+    ("INV-12", "is sending and is in the hands of no worker", (
+        f"UPDATE message SET status = 'sending', settled_at = NULL, worker_id = NULL WHERE {ONE_SENT}",
+    )),
+    ("INV-12", "is failed and has no reason", ("UPDATE message SET reason = NULL WHERE status = 'failed'",)),
+    ("INV-12", "has a reason nobody knows", ("UPDATE message SET reason = 'BORED' WHERE status = 'skipped'",)),
+    ("INV-12", "has no instant of settling", ("UPDATE message SET settled_at = NULL WHERE status = 'skipped'",)),
+    ("INV-12", "is missing or disabled", ("ALTER TABLE message DISABLE TRIGGER message_moves",)),
+    ("INV-12", "the database and the code disagree on the move from", (
+        """CREATE OR REPLACE FUNCTION message_move_is_legal(old_status text, new_status text) RETURNS boolean
+           LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT true'""",
+    )),
+    ("INV-13", "may have been accepted, and another followed", ("UPDATE attempt SET outcome = 'unknown'",)),
+    ("INV-13", "counts 2 tries, and 0 are filed beside the latest", ("DELETE FROM attempt",)),
+    ("INV-13", "before the last one was settled", ("UPDATE attempt SET settled_at = settled_at + interval '1 day'",)),
+    ("INV-16", "was changed after it was written", ("UPDATE consent_event SET source = 'a form' WHERE id = 3",)),
+    ("INV-16", "consent evidence 3 to 3 is missing", ("DELETE FROM consent_event WHERE id = 3",)),
+    ("INV-16", "says something else", (f"UPDATE consent SET state = 'withdrawn' WHERE contact_id = {contact('p01')}",)),
+    ("INV-16", "evidence can be changed", ("ALTER TABLE consent_event DISABLE TRIGGER consent_event_append_only",)),
+    ("INV-17", "was over its rate by 1", (  # 10 at once, and two hands with a slice each
+        "UPDATE lane SET rate_per_second = 0.001, burst = 10",
+        """INSERT INTO attempt (message_id, number, authorised_at, outcome)
+           SELECT message_id, number + n, '2026-01-01', 'not_sent' FROM attempt, generate_series(1, 511) AS n""",
+    )),
+    ("INV-18", "do not add up", (f"UPDATE run SET audience = 15 WHERE {IN_HELLO.replace('run_id', 'id')}",)),
+    ("INV-19", "which is finished", ("UPDATE batch SET state = 'done'",)),
+    ("INV-19", "which does not exist", ("DELETE FROM batch",)),
+    ("INV-19", "which belongs to another run", (
+        "UPDATE batch SET run_id = (SELECT id FROM run WHERE name = 'third') WHERE state = 'ready'",
+    )),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "finding", "statements"), BROKEN, ids=[f"{b[0]}: {b[1]}" for b in BROKEN])
+def test_what_is_broken_in_the_ledger_is_found(
+    ledger: Ledger, name: str, finding: str, statements: tuple[str, ...]
+) -> None:
+    result = look(ledger, *statements)[name]
+
+    assert result.status == "broken"
+    assert any(finding in each for each in result.findings), result.findings
+    assert result.total >= len(result.findings)
+
+
+def test_a_rate_that_is_just_kept_holds(ledger: Ledger) -> None:
+    results = look(
+        ledger,
+        "UPDATE lane SET rate_per_second = 0.001, burst = 10",
+        """INSERT INTO attempt (message_id, number, authorised_at, outcome)
+           SELECT message_id, number + n, '2026-01-01', 'not_sent' FROM attempt, generate_series(1, 510) AS n""",
+    )
+
+    assert results["INV-17"].status == "holds"
+
+
+def test_rules_that_came_later_are_not_held_against_what_was_sent_before(ledger: Ledger) -> None:
+    results = look(
+        ledger,
+        with_cap('{"name": "narrow", "max": 1, "calendar": "day"}, {"name": "gap", "min_gap": "24h"}'),
+        new_rules("{quiet_hours,email}", '["00:00-24:00"]'),
+        "INSERT INTO audit (actor, action, subject) VALUES ('test', 'shop.changed', 'Small Shop')",
+    )
+
+    assert results["INV-8"].status == results["INV-9"].status == "holds"
+    assert "not what was authorised before" in results["INV-8"].note
+
+
+def test_a_withdrawal_before_a_merge_counts_for_its_own_address_only(ledger: Ledger) -> None:
+    """p09 was merged into p08 after `hello`, which both got at their own addresses; then p08 got `again`."""
+    late = "(SELECT id FROM contact WHERE external_id = 'p09')"
+    with tampered(ledger) as connection:
+        wanted = connection.scalar(text(f"SELECT id FROM message WHERE contact_id = {late} AND status = 'sent'"))
+    results = look(
+        ledger,
+        *copied("consent_event", f"contact_id = {late}", "action = 'withdrawn', id = id + 1000, hash = '\\x00'"),
+    )
+
+    assert results["INV-6"].findings == (f"message {wanted} was authorised after withdrawal 1010",)
+
+
+def test_a_report_that_miscounts_is_found(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = accounting.run_report
+
+    def miscount(connection: Connection, run_id: Any) -> dict[str, Any]:
+        report = count(connection, run_id)
+        return report | {"status": {status: number + 1 for status, number in report["status"].items()}}
+
+    monkeypatch.setattr(accounting, "run_report", miscount)
+
+    assert "numbers are not the ledger's" in look(ledger)["INV-18"].findings[0]
+
+
+def test_whoever_withdraws_for_good_is_found_in_later_authorisations(ledger: Ledger) -> None:
+    with tampered(ledger) as connection:
+        contact_id = connection.scalar(text(f"SELECT {contact('p02')}"))
+        say(connection, ledger.key_ring, contact_id, [("email", "offers", "withdrawn")])
+        assert "INV-6" not in broken(by_name(verify(connection, ledger.key_ring)))
+        connection.execute(
+            text("UPDATE message SET authorise_seq = nextval('order_seq') WHERE contact_id = :id AND status = 'sent'"),
+            {"id": contact_id},
+        )
+        result = by_name(verify(connection, ledger.key_ring))["INV-6"]
+
+    assert result.total == 2
+
+
+# --- broken against the provider's log
+
+
+def test_a_message_accepted_twice_is_found(ledger: Ledger, tmp_path: Path) -> None:
+    lines = ledger.lines()
+    results = look(ledger, log=written(tmp_path, [*lines, lines[0]]))
+
+    assert broken(results) == {"INV-1"}
+    assert results["INV-1"].findings[0].startswith(f"message {lines[0]['message_id']} was accepted 2 times")
+
+
+def test_two_messages_of_a_run_to_one_contact_or_address_are_found(ledger: Ledger, tmp_path: Path) -> None:
+    lines = ledger.lines()
+    lines.append(lines[0] | {"message_id": lines[1]["message_id"]})
+    results = look(ledger, log=written(tmp_path, lines))
+
+    assert results["INV-1"].total == 3  # and the message itself was accepted twice
+    assert {"INV-1", "INV-3"} <= broken(results)
+
+
+def test_a_transactional_message_of_unknown_outcome_may_be_resent_once(ledger: Ledger, tmp_path: Path) -> None:
+    lines = ledger.lines()
+    order = next(line for line in lines if line["subject"] == "Your order")
+    twice = written(tmp_path, [*lines, order])
+    filed = f"""INSERT INTO attempt (message_id, number, authorised_at, send_deadline, settled_at, outcome)
+                SELECT id, 1, authorised_at, send_deadline, authorised_at, 'unknown' FROM message
+                WHERE id = '{order["message_id"]}'"""
+
+    assert "INV-1" in broken(look(ledger, log=twice))
+    counted = f"UPDATE message SET attempts = 2 WHERE id = '{order['message_id']}'"
+    assert not broken(look(ledger, filed, counted, log=twice))
+
+
+def swap(part: str) -> Callable[[list[Line]], object]:
+    """Exchange a part of the first two mails."""
+
+    def exchange(lines: list[Line]) -> None:
+        lines[0][part], lines[1][part] = lines[1][part], lines[0][part]
+
+    return exchange
+
+
+def header(line: Line, name: str, *values: str) -> None:
+    line["headers"] = [pair for pair in line["headers"] if pair[0] != name] + [[name, value] for value in values]
+
+
+def later(instant: str, seconds: int) -> str:
+    return (datetime.fromisoformat(instant) + timedelta(seconds=seconds)).isoformat()
+
+
+AGAINST_THE_LOG: list[tuple[str, str, Callable[[list[Line]], object]]] = [
+    ("INV-3", "is not in this ledger", lambda lines: lines.append(lines[0] | {"message_id": str(uuid.uuid4())})),
+    ("INV-3", "for another address", lambda lines: lines[0].update(to="somebody@else.example")),
+    ("INV-3", "for another address", lambda lines: lines[0].update(to="not an address")),
+    ("INV-3", "for another run", lambda lines: lines[0].update(run=str(uuid.uuid4()))),
+    ("INV-3", "for another contact", lambda lines: lines[0].update(contact="no-consent")),
+    ("INV-3", "for another contact", lambda lines: lines[0].update(contact="nobody")),
+    ("INV-3", "line 1 is not an acceptance", lambda lines: lines[0].pop("to")),
+    ("INV-3", "line 1 is not an acceptance", lambda lines: lines[0].update(at="yesterday")),
+    ("INV-3", "line 1 is not an acceptance", lambda lines: lines[0].update(contact="p\x0000")),
+    ("INV-4", "is sent and has no acceptance", lambda lines: lines.pop(0)),
+    ("INV-5", "at a time it was not authorised for", lambda lines: lines[0].update(at=later(lines[0]["at"], -10))),
+    ("INV-5", "at a time it was not authorised for", lambda lines: lines[0].update(at=later(lines[0]["at"], 21))),
+    ("INV-10", "after it expired", lambda lines: lines[0].update(at=later(lines[0]["at"], 24 * 3600))),
+    ("INV-10", "before it was due", lambda lines: lines[0].update(at=later(lines[0]["at"], -10))),
+    ("INV-14", "opens contact", swap("headers")),
+    ("INV-14", "the link in the body", swap("html")),
+    ("INV-14", "does not open", lambda lines: header(lines[0], "List-Unsubscribe", "<https://shop.example/u/abc>")),
+    ("INV-14", "has 0 List-Unsubscribe headers", lambda lines: header(lines[0], "List-Unsubscribe")),
+    ("INV-14", "has no List-Unsubscribe-Post", lambda lines: header(lines[0], "List-Unsubscribe-Post", "yes")),
+    ("INV-15", "of somebody else", lambda lines: lines[0].update(html=f"<p>Dear {lines[1]['to'].upper()}.</p>")),
+    ("INV-15", "of somebody else", lambda lines: lines[0].update(text="/?to=" + lines[1]["to"].replace("@", "%40"))),
+    ("INV-15", "of somebody else", lambda lines: header(lines[0], "To", lines[1]["to"])),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "finding", "change"),
+    AGAINST_THE_LOG,
+    ids=[f"{each[0]}: {each[1]}" for each in AGAINST_THE_LOG],
+)
+def test_what_the_log_says_otherwise_is_found(
+    ledger: Ledger, tmp_path: Path, name: str, finding: str, change: Callable[[list[Line]], object]
+) -> None:
+    lines = ledger.lines()
+    change(lines)
+    result = look(ledger, log=written(tmp_path, lines))[name]
+
+    assert result.status == "broken"
+    assert any(finding in each for each in result.findings), result.findings
+
+
+def test_an_acceptance_of_what_the_ledger_calls_failed_is_found(ledger: Ledger) -> None:
+    failed = look(ledger, f"UPDATE message SET status = 'failed', reason = 'REJECTED' WHERE {ONE_SENT}", log=ledger.log)
+    open_ = f"UPDATE message SET status = 'sending', settled_at = NULL WHERE {ONE_SENT}"
+    in_hand = "UPDATE batch SET state = 'claimed'"
+
+    assert "the ledger says failed" in failed["INV-3"].findings[0]
+    assert "the ledger says sending" in look(ledger, open_, log=ledger.log)["INV-3"].findings[0]
+    assert look(ledger, open_, in_hand, log=ledger.log)["INV-3"].status == "holds"
+
+
+def test_bytes_after_a_goodbye_are_found_in_the_log_alone(ledger: Ledger, tmp_path: Path) -> None:
+    lines = ledger.lines()
+    hello = next(line for line in lines if line["contact"] == "p06")
+    hello["at"] = later(hello["at"], 600)
+
+    assert look(ledger, log=ledger.log)["INV-7"].status == "holds"
+    result = look(ledger, log=written(tmp_path, lines))["INV-7"]
+    assert "was under way when unsubscribe" in result.findings[0]
+    assert hello["message_id"] in result.findings[0]
+
+
+def test_bytes_at_night_are_found_in_the_log_alone(ledger: Ledger, tmp_path: Path) -> None:
+    lines = ledger.lines()
+    short = next(line for line in lines if line["channel"] == "sms")
+    short["at"] = later(short["at"], 12 * 3600)
+
+    assert short["message_id"] in look(ledger, log=written(tmp_path, lines))["INV-9"].findings[0]
+
+
+def test_a_try_that_was_filed_as_not_sent_and_was_accepted_is_found(ledger: Ledger, tmp_path: Path) -> None:
+    with ledger.database.connect() as connection:
+        row = connection.execute(text("SELECT message_id::text AS id, authorised_at FROM attempt")).one()
+    lines = ledger.lines()
+    again = next(line for line in lines if line["message_id"] == row.id)
+    first = again | {"at": (row.authorised_at + timedelta(microseconds=1)).isoformat()}
+    results = look(ledger, log=written(tmp_path, [first, *lines]))
+
+    assert "was accepted on try 1, which is filed as not_sent" in results["INV-13"].findings[0]
+    assert "INV-1" in broken(results)
+
+
+def test_a_message_may_carry_its_own_address_and_the_shops(ledger: Ledger, tmp_path: Path) -> None:
+    lines = ledger.lines()
+    for line in lines:
+        line["text"] += f" {line['to']} hello@small.example stranger@elsewhere.example"
+
+    assert not broken(look(ledger, log=written(tmp_path, lines)))
+
+
+def test_a_line_that_a_killed_writer_left_torn_is_counted_and_no_crash(ledger: Ledger, tmp_path: Path) -> None:
+    whole = ledger.log.read_bytes()
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b'{"message_id":"0\n' + whole + b'{"message_id":"01a2')
+    with ledger.database.connect() as connection:
+        report = verify(connection, ledger.key_ring, path)
+
+    assert report.ok
+    assert report.provider_log is not None
+    assert report.provider_log["torn"] == 2
+    assert report.provider_log["torn_lines"] == [1, len(ledger.lines()) + 2]
+    assert "2 torn lines" in by_name(report)["INV-3"].note
+
+    path.write_bytes(whole[:-20])  # what was sent and cannot be read is missing
+    assert broken(look(ledger, log=path)) == {"INV-4"}
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_lines_of_live_workers_that_are_newer_than_the_look_are_left_out(
+    ledger: Ledger, tmp_path: Path, alive: bool
+) -> None:
+    lines = ledger.lines()
+    newer = lines[0] | {"message_id": str(uuid.uuid4()), "run": str(uuid.uuid4()), "at": later(lines[-1]["at"], 3600)}
+    ended = "NULL" if alive else "clock_timestamp()"
+    with tampered(ledger) as connection:
+        connection.execute(text(f"UPDATE worker SET heartbeat_at = clock_timestamp(), ended_at = {ended}"))
+        report = verify(connection, ledger.key_ring, written(tmp_path, [*lines, newer]))
+
+    assert report.provider_log is not None
+    assert report.provider_log["newer"] == (1 if alive else 0)
+    assert report.ok is alive
+
+
+def test_a_log_that_is_not_there_is_refused_in_one_line(ledger: Ledger, tmp_path: Path) -> None:
+    with ledger.database.connect() as connection, pytest.raises(Refused, match=r"cannot be read: No such file"):
+        verify(connection, ledger.key_ring, tmp_path / "nothing.jsonl")
+    with ledger.database.connect() as connection, pytest.raises(Refused, match=r"cannot be read: Is a directory"):
+        verify(connection, ledger.key_ring, tmp_path)
+
+
+def test_a_log_of_noise_is_no_crash(ledger: Ledger, tmp_path: Path) -> None:
+    noise = [b"null", b"[]", b"{}", b"1e999", b'{"headers": 5}', b"\xff\xfe", b"\x00", b"", b'"' + b"x" * 100_000]
+    lines = ledger.lines()
+    strange: list[Line] = [
+        lines[0] | {name: value}
+        for name in lines[0]
+        for value in (None, 5, [], {}, "", "\x00", "\ud800", [[]], [[1, 2]])
+    ]
+    report = look(ledger, log=written(tmp_path, [*lines, *strange], b"\n".join(noise)))
+
+    assert "INV-3" in broken(report)
