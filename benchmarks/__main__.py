@@ -65,7 +65,7 @@ def _measure(runtime: Runtime, folder: Path, contacts: int, naive_recipients: in
     console.print(f"[bold]plan takes {planning / bare:.2f} x the floor[/] (aim: under 3)")
     one_each = _one_task_each(runtime, run_id, folder, naive_recipients)
     _show("floor: one Dramatiq task per recipient", naive_recipients, one_each)
-    sent, sending = _send(runtime, run_id)
+    sent, sending = _send(runtime)
     _show("send (claim, render, authorise, hand over, settle)", sent, sending)
     ratio = (sent / sending) / (naive_recipients / one_each)
     console.print(f"[bold]send does {ratio:.1f} x the floor's rate[/] (aim: over 5)")
@@ -154,7 +154,7 @@ def _naive_worker(runtime: Runtime, run_id: UUID, folder: Path) -> subprocess.Po
     return worker
 
 
-def _send(runtime: Runtime, run_id: UUID) -> tuple[int, float]:
+def _send(runtime: Runtime) -> tuple[int, float]:
     """Return how many the rooms sent, and how long it took from the first ticket to the last receipt."""
     before = _count(runtime.database, "status = 'sent'")
     with runtime.database.begin() as connection:

@@ -38,7 +38,7 @@ expires_after: 7d
 <!doctype html>
 <html lang="en"><head><title>New things</title></head><body>
 <h1>Dear {{ contact.first_name or "customer" }},</h1>
-<p>{% for thing in ["a cake stand", "a lantern", "a paper chain kit"] %}{{ loop.index }}. {{ thing }}<br>{% endfor %}</p>
+<p>{% for thing in ["a cake stand", "a lantern", "a paper chain"] %}{{ loop.index }}. {{ thing }}<br>{% endfor %}</p>
 {% if contact.country == "GB" %}<p>Free delivery in the United Kingdom.</p>{% endif %}
 <p><a href="{{ unsubscribe_url }}">Unsubscribe</a> &middot; {{ shop.name }}, {{ shop.postal_address }}</p>
 </body></html>

@@ -138,7 +138,8 @@ def _judge(page: Iterable[tuple[str, Facts]], now: datetime) -> list[tuple[Facts
 
 
 _MINE = """m.status = 'pending' AND m.run_id = :run AND m.batch_id = :batch AND EXISTS (
-    SELECT FROM batch b WHERE b.id = :batch AND b.claim_token = :token AND b.worker_id = :worker AND b.state = 'claimed')"""
+    SELECT FROM batch b
+    WHERE b.id = :batch AND b.claim_token = :token AND b.worker_id = :worker AND b.state = 'claimed')"""
 
 
 def _fence(claim: Claim) -> dict[str, Any]:

@@ -38,8 +38,10 @@ Zone = Annotated[str, BeforeValidator(_zone)]
 
 
 class Silence(Definition):
-    """A daily time of silence in local wall clock, `[start, end)`, on the days it starts.  An end of 24:00 or an end not
-    after the start belongs to the next day."""
+    """A daily time of silence in local wall clock, `[start, end)`, on the days it starts.
+
+    An end of 24:00, or one not after the start, belongs to the next day.
+    """
 
     start: time
     end: time
@@ -67,7 +69,7 @@ class Silence(Definition):
         if hours[2:] == [24, 0]:
             hours[2:] = [0, 0]
         try:
-            start, end = time(*hours[:2]), time(*hours[2:])
+            start, end = time(hours[0], hours[1]), time(hours[2], hours[3])
         except ValueError as error:
             raise ValueError(f"{value!r} is not a time of silence; hours run from 00:00 to 24:00") from error
         if start == end and not (start == time(0) and found[3] == "24"):
@@ -156,7 +158,7 @@ class Shop(Definition):
 
 
 class Schedule(Definition):
-    """When a campaign fires: once (`at`) or by cron, in a named zone; `local`: at that wall time where each contact is."""
+    """When a campaign fires: once (`at`) or by cron, in a named zone; `local`: at that wall time in each place."""
 
     cron: str | None = None
     at: datetime | None = None  # wall time in `zone`

@@ -30,6 +30,7 @@ from sqlalchemy import Connection, text
 from dispatcher import api_keys, audience, clock, embedded, logs, reports, runs
 from dispatcher.apply import apply
 from dispatcher.cli.contacts import print_explanation
+from dispatcher.cli.operations import print_verification
 from dispatcher.cli.runs import print_funnel
 from dispatcher.embedded.places import make_home
 from dispatcher.errors import Refused
@@ -90,12 +91,11 @@ def _play(runtime: Runtime) -> bool:
     following = _run(runtime, "kitchen-week")
     held = _show_who_was_left_out(runtime, following, mail["contact"])
     _step("dispatcher verify: every promise, checked against the ledger and the provider's log")
-    with runtime.database.begin() as connection:
-        report = verify(connection, runtime.key_ring, _outbox(runtime), progress=None)
-    for entry in report.entries:
-        mark = {"holds": "[green]holds[/]", "broken": "[red]broken[/]"}.get(entry.status, entry.status)
-        console.print(f"  {entry.name:<7} {mark:<24} {entry.statement}")
-    return bool(report.ok) and held
+    with runtime.database.connect() as connection:
+        report = verify(connection, runtime.key_ring, _outbox(runtime))
+        connection.rollback()
+    print_verification(report)
+    return report.ok and held
 
 
 # --- before

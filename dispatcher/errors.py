@@ -7,15 +7,15 @@ class DispatcherError(Exception):
     """Something was refused or failed; the message says what, and what to do."""
 
 
-class NotFound(DispatcherError):
+class NotFound(DispatcherError):  # noqa: N818 - named for what it says
     """No record of that name."""
 
 
-class Refused(DispatcherError):
+class Refused(DispatcherError):  # noqa: N818 - named for what it says
     """Understood, and not done."""
 
 
-class InvalidDefinition(DispatcherError):
+class InvalidDefinition(DispatcherError):  # noqa: N818 - named for what it says
     """A file of the workspace does not say something we can follow; carries every finding, a line each."""
 
     def __init__(self, findings: list[str]) -> None:

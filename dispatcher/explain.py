@@ -85,7 +85,7 @@ def _gate(reason: Reason, facts: Facts, now: datetime) -> dict[str, Any]:
 Evidence = Callable[[Facts, datetime], dict[str, Any]]
 
 
-def _consent(facts: Facts, now: datetime) -> dict[str, Any]:
+def _consent(facts: Facts, _: datetime) -> dict[str, Any]:
     return {
         "needed": facts.run.marketing,
         "topic": facts.run.topic,

@@ -151,7 +151,7 @@ def read_facts(
     holdout = order.holdout if held_out_by_hash else 0.0
     page = []
     for row in rows:
-        contact_id = row[0]
+        contact_id: int = row[0]
         expiry = expires_at if isinstance(expires_at, datetime) else expires_at[contact_id]
         page.append((row[1], _facts(order, row, expiry, contact_id not in outside_segment, holdout)))
     return page
@@ -163,7 +163,7 @@ def _facts(order: Order, row: Row[Any], expires_at: datetime, inside: bool, hold
         contact_id, external_id, zone, country, paused_until, address_id, address_state, suppressions,
         consent, consent_address_id, confirmed, effective_at, consent_expires_at, event_id,
         merged_into, duplicate_of, to_contact, to_address, rivals,
-    ) = row  # fmt: skip
+    ) = tuple(row)  # fmt: skip
     return Facts(
         order.facts,
         contact_id,

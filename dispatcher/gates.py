@@ -1,7 +1,7 @@
 """May this message go now?  Facts in, verdict out.
 
-`decide` asks the gates in order and returns the first objection.  Plan, authorise, simulate and explain all ask it, and
-nothing else decides.  Consent comes before caps and quiet hours before caps: what is blocked or parked never eats a slot.
+`decide` asks the gates in order and returns the first objection.  Plan, authorise, simulate and explain all ask it,
+and nothing else decides.  Consent and quiet hours come before caps: what is blocked or parked never eats a slot.
 """
 
 from __future__ import annotations

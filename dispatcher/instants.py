@@ -9,7 +9,7 @@ _FORM = re.compile(r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?([Zz]|[+-
 
 
 def parse_instant(value: str) -> datetime:
-    """Return the UTC instant that `value` says (a date alone: its midnight); ValueError with an example if it says none."""
+    """Return the UTC instant that `value` says (a date: its midnight); ValueError with an example if it says none."""
     text = value.strip()
     try:
         if _FORM.fullmatch(text) is None:

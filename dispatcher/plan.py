@@ -1,7 +1,7 @@
 """Write one ledger row for every contact of a run's audience, with its verdict.
 
-A page is planned whole or not at all, in one transaction: facts by one query, `decide`, rows by COPY, those that are due
-already in batches.  A crash leaves whole pages; a doubled ticket finds the page taken or done.
+A page is planned whole or not at all, in one transaction: facts by one query, `decide`, rows by COPY, those that are
+due already in batches.  A crash leaves whole pages; a doubled ticket finds the page taken or done.
 """
 
 from __future__ import annotations

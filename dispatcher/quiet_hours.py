@@ -86,12 +86,12 @@ def _intervals(zone: ZoneInfo, silence: Silence, day: date) -> Iterator[tuple[da
 
 
 def first_instant(day: date, wall: time, zone: ZoneInfo) -> datetime:
-    """Return the first UTC instant at which clocks in `zone` show `wall` on `day`, or the end of the gap that skips it."""
+    """Return the first UTC instant at which clocks in `zone` show `wall` on `day`, or the end of a gap over it."""
     return _instant(datetime.combine(day, wall), zone, last=False)
 
 
 def last_instant(day: date, wall: time, zone: ZoneInfo) -> datetime:
-    """Return the last UTC instant at which clocks in `zone` show `wall` on `day`, or the end of the gap that skips it."""
+    """Return the last UTC instant at which clocks in `zone` show `wall` on `day`, or the end of a gap over it."""
     return _instant(datetime.combine(day, wall), zone, last=True)
 
 

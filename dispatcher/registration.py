@@ -1,7 +1,7 @@
 """Which processes work here, and how another one can prove that one of them is dead.
 
-Each holds an exclusive flock on a file of its own for life.  The kernel drops it when the process dies, however it dies,
-and never while it is only paused: a free lock is proof of death, on the same host.
+Each holds an exclusive flock on a file of its own for life.  The kernel drops it when the process dies, however it
+dies, and never while it is only paused: a free lock is proof of death, on the same host.
 """
 
 from __future__ import annotations

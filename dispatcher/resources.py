@@ -10,7 +10,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 
 def resource(*parts: str) -> Path:
-    """Return a file or folder of ours, such as resource("examples", "workspace"); Refused if the installation lacks it."""
+    """Return a file or folder of ours, like resource("examples", "workspace"); Refused if it is not installed."""
     path = _ROOT.joinpath(*parts)
     if not path.exists():
         raise Refused(f"{'/'.join(parts)} is not installed; reinstall dispatcher")

@@ -54,8 +54,8 @@ _STORED = (
 )  # fmt: skip
 
 _FREEZE = text("""
-INSERT INTO run (id, kind, campaign_id, name, occurrence_key, channel, topic, class, lane, priority, definition, segment,
-                 template_hash, tzdata, nominal_at, as_of, state, started_by, created_at, finished_at)
+INSERT INTO run (id, kind, campaign_id, name, occurrence_key, channel, topic, class, lane, priority, definition,
+                 segment, template_hash, tzdata, nominal_at, as_of, state, started_by, created_at, finished_at)
 VALUES (:id, :kind, :campaign_id, :name, :occurrence_key, :channel, :topic, :class, :lane, :priority,
         CAST(:definition AS jsonb), CAST(:segment AS jsonb), :template_hash, :tzdata, :nominal_at, :now, :state,
         :started_by, :now, :finished_at)

@@ -172,13 +172,15 @@ def _finish(database: Engine, claim: Claim) -> None:
     with database.begin() as connection:
         mine = connection.scalar(
             text("""UPDATE batch SET state = 'done', lease_until = NULL
-                    WHERE id = :batch AND claim_token = :token AND worker_id = :worker AND state = 'claimed' RETURNING id"""),
+                    WHERE id = :batch AND claim_token = :token AND worker_id = :worker AND state = 'claimed'
+                    RETURNING id"""),
             {"batch": claim.batch_id, "token": claim.token, "worker": claim.worker_id},
         )
         if mine is not None:
             connection.execute(
                 text(
-                    "UPDATE message SET batch_id = NULL WHERE run_id = :run AND batch_id = :batch AND status = 'pending'"
+                    """UPDATE message SET batch_id = NULL
+                       WHERE run_id = :run AND batch_id = :batch AND status = 'pending'"""
                 ),
                 {"run": claim.run_id, "batch": claim.batch_id},
             )

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dispatcher.errors import InvalidDefinition
@@ -25,16 +25,19 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="DISPATCHER_", frozen=True, extra="ignore")
 
     home: Path = Path(".dispatcher")  #: embedded servers, keys, logs and the sandbox's outbox live here
-    database_url: str | None = None  #: postgresql://...; none: the embedded PostgreSQL
-    broker_url: str | None = None  #: redis://... or unix:///path?db=0; none: the embedded Valkey
-    public_url: str = "http://127.0.0.1:8000"  #: where the links in messages lead; https outside the sandbox
+    database_url: str | None = Field(default=None, repr=False)  #: postgresql://...; none: the embedded PostgreSQL
+    broker_url: str | None = Field(
+        default=None, repr=False
+    )  #: redis://... or unix:///path?db=0; none: the embedded Valkey
+    host: str = "127.0.0.1"  #: where `serve` and `up` listen
+    port: int = Field(default=8000, ge=1, le=65535)
+    #: where the links in messages lead, https outside the sandbox; none: this machine, at `host` and `port`
+    public_url: str = Field(default="", validate_default=True)
     secret_keys: SecretStr | None = None  #: comma-separated base64 of 32 bytes, newest first; none: HOME/secret_keys
     email_provider: Literal["sandbox"] = "sandbox"
     sms_provider: Literal["sandbox"] = "sandbox"
     from_email: str | None = None  #: instead of shop.from_email
     postal_address: str | None = None  #: instead of shop.postal_address
-    host: str = "127.0.0.1"  #: where `serve` and `up` listen
-    port: int = 8000
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator("home")
@@ -44,7 +47,12 @@ class Settings(BaseSettings):
 
     @field_validator("public_url")
     @classmethod
-    def _no_slash_at_the_end(cls, value: str) -> str:
+    def _leads_somewhere(cls, value: str, info: ValidationInfo) -> str:
+        """Return the address without a slash at the end; the local one if none is given."""
+        if not value:
+            host = str(info.data.get("host", "127.0.0.1"))
+            host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+            return f"http://{f'[{host}]' if ':' in host else host}:{info.data.get('port', 8000)}"
         if not value.startswith(("http://", "https://")):
             raise ValueError("must begin with https:// (http:// only for the sandbox)")
         return value.rstrip("/")
@@ -69,7 +77,7 @@ class Settings(BaseSettings):
 class _WorkspaceFile(PydanticBaseSettingsSource):
     """The settings of a dispatcher.toml in the current folder: its top-level keys that are not tables."""
 
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # pragma: no cover - unused hook
+    def get_field_value(self, _: Any, field_name: str) -> tuple[Any, str, bool]:  # pragma: no cover - unused hook
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:

@@ -38,8 +38,8 @@ JOIN message m ON m.id = x.id AND m.status = 'sending' AND m.worker_id = :worker
 ON CONFLICT DO NOTHING
 """)
 _BACK_TO_PENDING = text("""
-UPDATE message m SET status = 'pending', batch_id = NULL, authorised_at = NULL, authorise_seq = NULL, send_deadline = NULL,
-       worker_id = NULL, provider = NULL,
+UPDATE message m SET status = 'pending', batch_id = NULL, authorised_at = NULL, authorise_seq = NULL,
+       send_deadline = NULL, worker_id = NULL, provider = NULL,
        due_at = :now + GREATEST(x.wait, LEAST(:longest, :first * power(2, LEAST(m.attempts, 10) - 1)))
 FROM unnest(CAST(:ids AS uuid[]), CAST(:waits AS interval[])) AS x(id, wait)
 WHERE m.id = x.id AND m.status = 'sending' AND m.worker_id = :worker

@@ -3,7 +3,7 @@
 The schema itself is made by `migrations/`; a test proves that both agree.  Three rules hold everywhere:
 
 * Lock order: run, contacts by id, addresses by id, messages, lane, and last the consent chain.
-* `*_at` of the ledger is in engine time (`clock.read_now`); leases, heartbeats and tickets use the database's own clock.
+* `*_at` of the ledger is in engine time (`clock.read_now`); leases, heartbeats, tickets use the database's own clock.
 * Personal data (e-mail, phone, names, free data of transactional messages) is only in `sealed` columns, encrypted under
   the contact's own data key; look-ups go through the keyed hash in `address.hash`.
 """

@@ -12,7 +12,7 @@ from dispatcher import release as releasing
 from dispatcher import rescue as rescuing
 from dispatcher import runs, schedules, sending
 from workers import boot
-from workers.broker import HOUSEKEEPING, LANES, PLAN, RELEASE
+from workers.broker import HOUSEKEEPING, LANES, PLAN, RELEASE, wake
 
 log = structlog.get_logger()
 
@@ -40,16 +40,10 @@ def plan() -> None:
     until = time.monotonic() + PLAN_SECONDS
     while time.monotonic() < until and not boot.hands().stopping.is_set():
         waiting = runs.being_planned(database)
-        if not any([planning.plan_page(database, run_id) for run_id in waiting]):
+        planned = [planning.plan_page(database, run_id) for run_id in waiting]
+        if not any(planned):
             return
-        wake_release()
-
-
-def wake_release() -> None:
-    """What is planned is due: let it be released without waiting for the tick."""
-    from workers.broker import wake
-
-    wake(release)
+        wake(release)  # what is planned is due
 
 
 @dramatiq.actor(queue_name=HOUSEKEEPING)

@@ -63,7 +63,7 @@ def serve(runtime: Runtime, group: str) -> int:
 
 
 def _prepare(runtime: Runtime, registration: Registration, stopping: threading.Event) -> None:
-    global _hands  # one process, one pair of hands
+    global _hands  # noqa: PLW0603 - one process, one pair of hands
     settings = runtime.settings
     _hands = Hands(
         database=runtime.database,
@@ -78,7 +78,7 @@ def _prepare(runtime: Runtime, registration: Registration, stopping: threading.E
 
 
 def _watch(runtime: Runtime, registration: Registration, worker: Worker, stopping: threading.Event) -> int:
-    """Beat until told to stop; end the process if one of its threads has died, since its queue is then served no more."""
+    """Beat until told to stop; end the process if one of its threads has died: its queue is then served no more."""
     while not stopping.wait(HEARTBEAT_SECONDS):
         threads = [*worker.workers, *worker.consumers.values()]
         if not all(thread.is_alive() for thread in threads):
@@ -86,7 +86,7 @@ def _watch(runtime: Runtime, registration: Registration, worker: Worker, stoppin
             os._exit(1)
         try:
             heartbeat(runtime.database, registration)
-        except Exception as error:  # noqa: BLE001 - the database may be away for a while; work waits, we stay
+        except Exception as error:  # the database may be away for a while; work waits, we stay
             log.warning("worker.heartbeat_failed", error=type(error).__name__)
     return 0
 

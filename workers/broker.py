@@ -33,7 +33,7 @@ def connect(url: str) -> RedisBroker:
 
     By URL: redis-py then repeats no command behind our back.  Dead workers' tickets come back within seconds.
     """
-    broker = RedisBroker(
+    broker = RedisBroker(  # type: ignore[no-untyped-call]  # dramatiq has no types there
         url=url, middleware=[], namespace="dispatcher", maintenance_chance=1_000_000, heartbeat_timeout=5_000
     )
     dramatiq.set_broker(broker)

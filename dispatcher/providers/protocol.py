@@ -40,7 +40,7 @@ class Envelope:
     """One authorised message, rendered and addressed."""
 
     message_id: UUID
-    run_id: UUID
+    run_id: UUID | None  #: None: a test message, which belongs to no run
     contact: str  #: external id
     to: str
     content: Content

@@ -1,7 +1,8 @@
 """The provider that reaches nobody: every accepted message is one JSON line in outbox.jsonl.
 
 To see how the engine copes, put a `faults.json` beside the outbox:
-`{"seconds_per_call": 0.2, "reject": [contact, ...], "not_sent": [...], "unknown": [...]}` (contacts by external id).
+`{"seconds_per_call": 0.2, "seconds_per_message": 0.001, "reject": [contact, ...], "not_sent": [...], "unknown": [...]}`
+(contacts by external id).
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class Sandbox:
     def _accept(
         self, envelope: Envelope, descriptor: int, faults: dict[str, Any], moment: Moment, deadline: float
     ) -> Receipt:
+        time.sleep(float(faults.get("seconds_per_message", 0)))
         boot = boot_seconds()
         if boot >= deadline:
             return NotSent("past the send deadline")

@@ -81,7 +81,7 @@ def outbox(tmp_path: Path) -> list[dict[str, Any]]:
 def statuses(database: Engine) -> dict[str, int]:
     with database.connect() as connection:
         rows = connection.execute(text("SELECT status, count(*) FROM message GROUP BY 1"))
-        return {status: count for status, count in rows}
+        return dict(tuple(row) for row in rows)
 
 
 def faults(tmp_path: Path, **what: Any) -> None:
@@ -197,7 +197,8 @@ def test_what_a_provider_says_is_written_down(hands: Hands, tmp_path: Path) -> N
 
     with hands.database.connect() as connection:
         rows = connection.execute(
-            text("""SELECT c.external_id, m.status, m.reason, m.authorised_at IS NULL AS free, m.due_at > m.first_due_at AS later
+            text("""SELECT c.external_id, m.status, m.reason, m.authorised_at IS NULL AS free,
+                           m.due_at > m.first_due_at AS later
                     FROM message m JOIN contact c ON c.id = m.contact_id WHERE external_id IN ('p01', 'p02', 'p03')
                     ORDER BY 1""")
         ).all()
@@ -297,7 +298,6 @@ def test_what_a_dead_worker_held_goes_on_and_what_may_have_left_is_in_doubt(
     planned(hands.database)
     dying = worker(hands.database, tmp_path)
     with hands.database.begin() as connection:
-        [batch_id] = batches(connection)
         connection.execute(
             text("UPDATE batch SET state = 'claimed', claim_token = 1, worker_id = :worker"),
             {"worker": dying.worker_id},

@@ -111,9 +111,9 @@ def test_a_rival_counts_while_it_is_due_inside_the_window() -> None:
 
 
 def test_the_look_back_covers_every_cap() -> None:
-    caps = tuple(
-        Cap.model_validate({"name": kind, "max": 1, "calendar": kind}) for kind in ("day", "week", "month")
-    ) + (Cap(name="gap", min_gap=timedelta(days=40)),)
+    kinds = ("day", "week", "month")
+    calendars = (Cap.model_validate({"name": kind, "max": 1, "calendar": kind}) for kind in kinds)
+    caps = (*calendars, Cap(name="gap", min_gap=timedelta(days=40)))
 
     assert longest_window(caps) == timedelta(days=40)
     assert reach(caps[2]) >= timedelta(days=31)

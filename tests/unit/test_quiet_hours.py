@@ -102,7 +102,9 @@ def test_lord_howe_moves_by_half_an_hour() -> None:
 
 
 def test_a_silence_that_never_ends_has_no_opening() -> None:
-    assert next_opening(datetime(2026, 11, 23, tzinfo=UTC), ("Europe/London",), (silence("00:00-24:00"),), MINUTE) is None
+    midnight = datetime(2026, 11, 23, tzinfo=UTC)
+
+    assert next_opening(midnight, ("Europe/London",), (silence("00:00-24:00"),), MINUTE) is None
 
 
 def test_a_whole_silent_sunday_ends_with_the_night_behind_it() -> None:
