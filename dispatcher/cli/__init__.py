@@ -31,6 +31,8 @@ from dispatcher.errors import DispatcherError
 #: The root of everything typer raises for wrong usage (it keeps the class itself to itself).
 UsageError: type[typer.BadParameter] = typer.BadParameter.__bases__[0]
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="dispatcher",
     help="A marketing dispatch engine that asks before it speaks.\n\nExample: dispatcher demo",
@@ -63,13 +65,14 @@ def run(arguments: list[str]) -> int:
         print(error, file=sys.stderr)
         return 1
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted", file=sys.stderr)
-        return 130
+        code = INTERRUPTED
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:  # the last net: one line for the user, the details in a file
         return _unexpected(error)
+    if code == INTERRUPTED:  # typer turns a Ctrl-C into this code itself
+        print("interrupted", file=sys.stderr)
     return code if isinstance(code, int) else 0
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dispatcher.cli import door
+
+if TYPE_CHECKING:
+    from dispatcher.verify import Report
 
 
 def add_to(app: typer.Typer) -> None:
@@ -30,12 +34,30 @@ def verify(
     """
     from dispatcher.verify import verify as verify_ledger
 
-    with door.transaction() as (runtime, connection):
-        findings = verify_ledger(connection, runtime.key_ring, provider_log)
+    with door.open_engine() as runtime, runtime.database.connect() as connection:
+        connection.execution_options(isolation_level="REPEATABLE READ")  # every check sees the same instant
+        progress = door.say if sys.stderr.isatty() else None
+        report = verify_ledger(connection, runtime.key_ring, provider_log, progress=progress)
+        connection.rollback()
     if as_json:
-        door.print_json(findings)
+        door.print_json(report.as_json())
     else:
-        door.print_table(("invariant", "", "found"), [])
+        print_verification(report)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def print_verification(report: Report) -> None:
+    """Print every invariant with what was found; broken ones with their first findings."""
+    rows = [(result.name, result.status, result.checked, result.statement) for result in report.results]
+    door.print_table(("", "", "looked at", "invariant"), rows, numbers=("looked at",))
+    for result in report.results:
+        for finding in result.findings:
+            print(f"{result.name}: {finding}")
+        if result.total > len(result.findings):
+            print(f"{result.name}: and {result.total - len(result.findings):,} more")
+        if result.note:
+            door.say(f"{result.name}: {result.note}")
 
 
 def doctor(as_json: door.AsJson = False) -> None:

@@ -46,7 +46,7 @@ class Group(StrEnum):
 
 
 def worker(
-    group: Annotated[Group, typer.Argument(metavar="[GROUP]", help="What it works for.")] = Group.MARKETING,
+    group: Annotated[Group, typer.Argument(metavar="GROUP", help="What it works for.")] = Group.MARKETING,
 ) -> None:
     """Run one worker process: marketing and transactional ones send, control plans, releases and rescues.
 

@@ -27,7 +27,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def check(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this template; else all.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Only this template; else all.")] = None,
     folder: Annotated[Path, typer.Option("--workspace", metavar="DIR", help="Else this folder.")] = Path(),
     as_json: door.AsJson = False,
 ) -> None:

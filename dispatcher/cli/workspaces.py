@@ -65,9 +65,7 @@ def migrate() -> None:
 
 
 def apply(
-    folder: Annotated[
-        Path, typer.Argument(metavar="[DIR]", help="The workspace.", show_default="this folder")
-    ] = Path(),
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The workspace.", show_default="this folder")] = Path(),
     as_json: door.AsJson = False,
 ) -> None:
     """Read a workspace into the database: all of it, or nothing if there is a single mistake.
