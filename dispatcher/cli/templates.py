@@ -113,8 +113,8 @@ def send(
     with door.open_engine() as runtime:
         with runtime.database.begin() as connection:
             on = previews.channel_of(connection, name, channel)
-        testmail.send(runtime, on, name, to, by=door.actor())
-    door.say("sent")
+        reference = testmail.send(runtime, on, name, to, by=door.actor())
+    door.say(f"sent{f', the provider calls it {reference}' if reference else ''}")
 
 
 def sender_of(runtime: Runtime) -> Sender:

@@ -412,6 +412,16 @@ def test_a_preview_takes_the_data_a_shop_would_send(shop: Run) -> None:
     assert shop("template", "preview", "order", "agreed", "--data", "campaigns/hello.yaml").code == 1
 
 
+def test_a_test_message_goes_through_the_provider(shop: Run, database: Engine, tmp_path: Path) -> None:
+    assert shop("template", "send", "christmas", "--to", "me@people.example").code == 0
+
+    (line,) = (tmp_path / "home" / "sandbox" / "outbox.jsonl").read_text().splitlines()
+    sent = json.loads(line)
+    assert (sent["to"], sent["subject"], sent["run"]) == ("me@people.example", "For you", None)
+    assert audited(database)[-1] == ("template.send", "email/christmas")
+    assert shop("template", "send", "christmas", "--to", "nonsense").code == 1
+
+
 def test_files_come_in_with_a_report_and_what_is_set_aside(shop: Run, database: Engine) -> None:
     Path("people.csv").write_text(
         "Kunde,E-Mail,email_consent,email_consent_at\nk1,k1@people.example,subscribed,2026-01-02T03:04:05Z\nk2,nonsense,,\n"
