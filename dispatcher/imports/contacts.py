@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from psycopg.errors import DeadlockDetected, UniqueViolation
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import IntegrityError, OperationalError
 
@@ -26,6 +27,8 @@ from dispatcher.imports.rejects import Rejects
 from dispatcher.keys import KeyRing
 
 _TRIES = 5
+#: What another writer of the same contacts can cause; COPY speaks in the driver's own words.
+_OTHER_WRITER = (IntegrityError, OperationalError, UniqueViolation, DeadlockDetected)
 
 
 @dataclass(slots=True)
@@ -120,8 +123,8 @@ def _save_page(database: Engine, key_ring: KeyRing, page: list[ContactRow], repo
                 saved = save_contacts(connection, key_ring, [row.particulars for row in page])
                 left_out, outcomes = _record_consent(connection, key_ring, page, saved)
             break
-        except (IntegrityError, OperationalError) as error:  # the same new contact; a deadlock
-            if tries_left == 0 or error.connection_invalidated:
+        except _OTHER_WRITER:
+            if tries_left == 0:
                 raise
     report.left_out.update(left_out)
     for one, outcome in zip(saved, outcomes, strict=True):
