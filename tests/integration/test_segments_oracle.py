@@ -27,7 +27,23 @@ EVENTS = ("order.placed", "order.placed", "visit")
 INTERESTS = ("tea", "cups", "bags")
 NUMBERS = (0, 1, 2, 9.99, 10, 12.5, 100, -3)
 SCALARS = (12, 12.0, 1.5, "12", "12.0", "012", "-1.5", "1e3", "abc", "ab", "É", "é", "", True, False, "TRUE")
-STORED = (*SCALARS, None, 0.1, [12, "ab"], ["12", True, None], [], {"a": 1}, "false", "abcab")
+STORED = (
+    *SCALARS,
+    None,
+    0.1,
+    [12, "ab"],
+    ["12", True, None],
+    [],
+    {"a": 1},
+    "false",
+    "abcab",
+    "1,5",
+    "12.",
+    " 12",
+    "١٢",
+    "0x1",
+    "-",
+)
 INSTANTS = (
     *(NOW - oracle.length(window) + nudge * timedelta(microseconds=1) for window in WINDOWS for nudge in (-1, 0, 1)),
     *(NOW, NOW + timedelta(microseconds=1), NOW + timedelta(days=30), NOW - 2 * HALF_LIFE),
@@ -70,6 +86,7 @@ def make_shop(seed: int) -> list[dict[str, Any]]:
 
 numbers, scalars = st.sampled_from(NUMBERS), st.sampled_from(SCALARS)
 interest_names = st.sampled_from(INTERESTS)
+as_ofs = st.one_of(st.just(NOW), st.just(NOW), st.sampled_from(INSTANTS))  # NOW is where the windows' borders meet
 
 
 def some_of(fields: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
@@ -168,24 +185,65 @@ def dump(value: dict[str, Any]) -> str:
     return orjson.dumps(value).decode()
 
 
-@settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
-@given(seed=st.integers(0, 2**32), match=conditions, as_of=st.sampled_from(INSTANTS))
+def generated(max_examples: int) -> Any:
+    """Run a test with that many generated shops, segments and instants."""
+    quiet = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    limits = settings(max_examples=max_examples, deadline=None, suppress_health_check=quiet)
+    return lambda test: limits(given(seed=st.integers(0, 2**32), match=conditions, as_of=as_ofs)(test))
+
+
+def ids_that_hold(segment: Segment, shop: list[dict[str, Any]], as_of: datetime) -> list[int]:
+    match = to_json(segment)["match"]
+    return [number for number, one in enumerate(shop, 1) if oracle.holds(match, one, as_of, HALF_LIFE)]
+
+
+@generated(200)
 def test_the_sql_agrees_with_the_naive_evaluator(
     connection: Connection, seed: int, match: dict[str, Any], as_of: datetime
 ) -> None:
     shop = make_shop(seed)
     segment = Segment.model_validate({"name": "generated", "match": match})
-    definition = to_json(segment)
-    assert from_json(orjson.loads(orjson.dumps(definition))) == segment
-    expected = [n for n, one in enumerate(shop, 1) if oracle.holds(definition["match"], one, as_of, HALF_LIFE)]
+    assert from_json(orjson.loads(orjson.dumps(to_json(segment)))) == segment
+    expected = ids_that_hold(segment, shop, as_of)
     event("some in, some out" if 0 < len(expected) < len(shop) else "all or none")
 
     with stocked(connection, shop):
-        summed = audience.predicate(segment, as_of=as_of, half_life=HALF_LIFE, from_items=True)
-
         assert audience.contact_ids(connection, segment, as_of) == expected
-        assert list(connection.scalars(select(contact.c.id).where(summed).order_by(contact.c.id))) == expected
-        assert audience.members(connection, segment, as_of, [1, 2]) == {1, 2} & set(expected)
-        assert audience.why_not(connection, segment, as_of, 1).holds == (1 in expected)
+        if "score" in str(match):
+            summed = audience.predicate(segment, as_of=as_of, half_life=HALF_LIFE, from_items=True)
+            assert list(connection.scalars(select(contact.c.id).where(summed).order_by(contact.c.id))) == expected
+
+
+@generated(25)
+def test_a_few_contacts_are_judged_as_the_whole_audience_is(
+    connection: Connection, seed: int, match: dict[str, Any], as_of: datetime
+) -> None:
+    shop = make_shop(seed)
+    segment = Segment.model_validate({"name": "generated", "match": match})
+    expected = set(ids_that_hold(segment, shop, as_of))
+
+    with stocked(connection, shop):
+        assert audience.members(connection, segment, as_of, range(1, 9)) == expected & set(range(1, 9))
+        for contact_id in (1, 2, 3):
+            assert audience.why_not(connection, segment, as_of, contact_id).holds == (contact_id in expected)
+
+
+def test_every_comparison_agrees_for_every_stored_value(connection: Connection) -> None:
+    plain = {"country": None, "subdivision": None, "locale": None, "zone": None, "events": []}
+    shop = [{**plain, "external_id": f"c{n}", "attributes": {"x": value}} for n, value in enumerate(STORED)]
+    shop.append({**plain, "external_id": "none", "attributes": {}})
+    asked: list[dict[str, Any]] = [
+        {"exists": True},
+        {"exists": False},
+        {"in": list(SCALARS)},
+        {"not_in": list(SCALARS)},
+    ]
+    for value in SCALARS:
+        asked += [{name: value} for name in ("eq", "ne", "contains")]
+        asked += [{name: value} for name in ("gt", "gte", "lt", "lte") if not isinstance(value, bool)]
+
+    with stocked(connection, shop):
+        for test in asked:
+            segment = Segment.model_validate({"name": "value", "match": {"attribute": "x", **test}})
+            expected = [n for n, one in enumerate(shop, 1) if oracle.value_holds(test, one["attributes"].get("x"))]
+            assert audience.contact_ids(connection, segment, NOW) == expected, test
