@@ -27,7 +27,7 @@ _CONTACTS = """
 WITH page AS MATERIALIZED (
     SELECT c.id, c.external_id, c.zone, c.country, c.paused_until, c.merged_into,
            CASE WHEN c.merged_into IS NULL AND c.erased_at IS NULL THEN c.{channel}_address_id END AS address_id
-    FROM contact c WHERE c.id = ANY(:contact_ids)
+    FROM contact c WHERE c.id = ANY(CAST(:contact_ids AS bigint[]))
 ), suppressed AS (
     SELECT s.address_id, array_agg(ARRAY[s.reason, s.scope] ORDER BY s.id) AS suppressions
     FROM suppression s WHERE s.address_id IN (SELECT address_id FROM page) GROUP BY s.address_id
@@ -43,37 +43,50 @@ LEFT JOIN consent k ON k.contact_id = c.id AND k.channel = '{channel}' AND k.top
 ORDER BY c.id
 """
 
+# What follows looks into `message`, the one table that grows without end.  Each part is a probe of an index for every
+# contact of the page: OFFSET 0 keeps the planner from reading a whole run, or a whole day, for the sake of a page.
+
 # Somebody else in this run whose message went, or will go, to the same address.  The lowest contact id has it.
-_TAKEN = f"""taken AS (
-    SELECT c.id AS contact_id, min(CAST(d.id AS text)) AS message_id
-    FROM page c JOIN message d ON d.run_id = :run_id AND d.channel = '{{channel}}' AND d.address_id = c.address_id
-    WHERE d.client IS NULL AND d.status IN {MAY_HAVE_LEFT} AND d.contact_id <> c.id GROUP BY c.id
-    UNION ALL
-    SELECT c.id, min(CAST(d.id AS text))
-    FROM page c JOIN contact o ON o.{{channel}}_address_id = c.address_id AND o.id < c.id
-    JOIN message d ON d.run_id = :run_id AND d.contact_id = o.id AND d.channel = '{{channel}}'
-    WHERE d.client IS NULL AND d.status = 'pending' GROUP BY c.id
-), duplicate AS (SELECT contact_id, min(message_id) AS message_id FROM taken GROUP BY contact_id)"""
+_DUPLICATES = f"""shared AS MATERIALIZED (
+    SELECT c.id, o.id AS other FROM page c JOIN contact o ON o.{{channel}}_address_id = c.address_id AND o.id < c.id
+), duplicate AS (
+    SELECT id AS contact_id, min(message_id) AS message_id FROM (
+        SELECT c.id, CAST(d.id AS text) AS message_id FROM page c CROSS JOIN LATERAL (
+            SELECT d.id FROM message d
+            WHERE d.run_id = :run_id AND d.channel = '{{channel}}' AND d.address_id = c.address_id AND d.client IS NULL
+                AND d.status IN {MAY_HAVE_LEFT} AND d.contact_id <> c.id OFFSET 0) d
+        UNION ALL
+        SELECT s.id, CAST(d.id AS text) FROM shared s CROSS JOIN LATERAL (
+            SELECT d.id FROM message d
+            WHERE d.run_id = :run_id AND d.channel = '{{channel}}' AND d.contact_id = s.other AND d.client IS NULL
+                AND d.status = 'pending' OFFSET 0) d
+    ) AS taken GROUP BY id
+)"""
 
 _COUNTED = f"""jsonb_agg(jsonb_build_array(h.authorised_at, h.channel, h.topic) ORDER BY h.authorised_at) AS counted
-    FROM message h WHERE h.class = 'marketing' AND h.authorised_at > :since AND h.authorised_at <= :now
-        AND h.status IN {MAY_HAVE_LEFT} AND"""
+    FROM page c CROSS JOIN LATERAL (
+        SELECT h.authorised_at, h.channel, h.topic FROM message h
+        WHERE h.class = 'marketing' AND h.status IN {MAY_HAVE_LEFT}
+            AND h.authorised_at > :since AND h.authorised_at <= :now"""
 _HISTORY = f"""to_contact AS (
-    SELECT h.contact_id, {_COUNTED} h.contact_id = ANY(:contact_ids) GROUP BY h.contact_id
+    SELECT c.id, {_COUNTED} AND h.contact_id = c.id OFFSET 0) h GROUP BY c.id
 ), to_address AS (
-    SELECT h.address_id, {_COUNTED} h.address_id IN (SELECT address_id FROM page) GROUP BY h.address_id
+    SELECT c.id, {_COUNTED} AND h.address_id = c.address_id OFFSET 0) h GROUP BY c.id
 )"""
 
 # What goes first: more important, then due earlier, then by name, so that the order is total and the same every time.
 _RIVALS = """rival AS (
-    SELECT r.contact_id, jsonb_agg(jsonb_build_array(r.id, u.name, r.channel, r.topic, r.due_at, r.expires_at)
-                                   ORDER BY u.priority DESC, r.first_due_at, u.name, u.occurrence_key) AS rivals
-    FROM message r JOIN run u ON u.id = r.run_id
-    WHERE r.contact_id = ANY(:contact_ids) AND r.status = 'pending' AND r.class = 'marketing' AND r.run_id <> :run_id
-        AND u.state IN ('planning', 'running') AND r.expires_at > :now
+    SELECT c.id, jsonb_agg(jsonb_build_array(r.id, u.name, r.channel, r.topic, r.due_at, r.expires_at)
+                           ORDER BY u.priority DESC, r.first_due_at, u.name, u.occurrence_key) AS rivals
+    FROM page c CROSS JOIN LATERAL (
+        SELECT r.* FROM message r
+        WHERE r.contact_id = c.id AND r.status = 'pending' AND r.class = 'marketing' AND r.run_id <> :run_id
+            AND r.expires_at > :now OFFSET 0) r
+    JOIN run u ON u.id = r.run_id
+    WHERE u.state IN ('planning', 'running')
         AND (-u.priority, r.first_due_at, u.name, u.occurrence_key)
             < (-:priority, CAST(:first_due_at AS timestamptz), CAST(:run_name AS text), CAST(:occurrence_key AS text))
-    GROUP BY r.contact_id
+    GROUP BY c.id
 )"""
 
 
@@ -223,14 +236,14 @@ def _build(channel: str, marketing: bool, capped: bool) -> TextClause:
     tables, joins = "", ""
     columns = ["NULL AS duplicate_of", "NULL AS to_contact", "NULL AS to_address", "NULL AS rivals"]
     if marketing:
-        tables += ", " + _TAKEN.format(channel=channel)
+        tables += ", " + _DUPLICATES.format(channel=channel)
         joins += "LEFT JOIN duplicate d ON d.contact_id = c.id\n"
         columns[0] = "d.message_id AS duplicate_of"
     if capped:
         tables += f", {_HISTORY}, {_RIVALS}"
-        joins += """LEFT JOIN to_contact hc ON hc.contact_id = c.id
-LEFT JOIN to_address ha ON ha.address_id = c.address_id
-LEFT JOIN rival r ON r.contact_id = c.id"""
+        joins += """LEFT JOIN to_contact hc ON hc.id = c.id
+LEFT JOIN to_address ha ON ha.id = c.id
+LEFT JOIN rival r ON r.id = c.id"""
         columns[1:] = ["hc.counted AS to_contact", "ha.counted AS to_address", "r.rivals"]
     return text(
         _CONTACTS.format(channel=channel, more_tables=tables, more_columns=", ".join(columns), more_joins=joins)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import dramatiq
 import structlog
+from sqlalchemy import Engine
 
 from dispatcher import plan as planning
 from dispatcher import release as releasing
@@ -16,6 +18,8 @@ from workers.broker import HOUSEKEEPING, LANES, PLAN, RELEASE, wake
 
 log = structlog.get_logger()
 
+#: Two at once: one waits for the database while the other thinks.  More would keep `release` waiting for a thread.
+_planners = threading.BoundedSemaphore(2)
 #: One planning ticket works this long at most, so that the next run's pages get their turn.
 PLAN_SECONDS = 5.0
 
@@ -36,7 +40,15 @@ def send(batch_id: int) -> None:
 @dramatiq.actor(queue_name=PLAN)
 def plan() -> None:
     """Plan pages of the runs that have some left, one of each in turn."""
-    database = boot.hands().database
+    if not _planners.acquire(blocking=False):
+        return
+    try:
+        _plan_pages(boot.hands().database)
+    finally:
+        _planners.release()
+
+
+def _plan_pages(database: Engine) -> None:
     until = time.monotonic() + PLAN_SECONDS
     while time.monotonic() < until and not boot.hands().stopping.is_set():
         waiting = runs.being_planned(database)

@@ -332,9 +332,7 @@ CREATE TABLE message (
     CONSTRAINT message_channel_check CHECK (channel IN ('email', 'sms')),
     CONSTRAINT message_class_check CHECK (class IN ('marketing', 'transactional', 'security')),
     CONSTRAINT message_status_check CHECK (status IN ('pending', 'sending', 'sent', 'delivered', 'bounced', 'skipped', 'failed', 'cancelled', 'unknown')),
-    CONSTRAINT message_run_id_fkey FOREIGN KEY(run_id) REFERENCES run (id),
-    CONSTRAINT message_contact_id_fkey FOREIGN KEY(contact_id) REFERENCES contact (id),
-    CONSTRAINT message_address_id_fkey FOREIGN KEY(address_id) REFERENCES address (id)
+    CONSTRAINT message_contact_id_fkey FOREIGN KEY(contact_id) REFERENCES contact (id)
 );
 
 CREATE INDEX message_address_history_idx ON message (address_id, authorised_at) WHERE authorised_at IS NOT NULL;
