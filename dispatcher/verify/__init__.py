@@ -20,7 +20,7 @@ from dispatcher.verify import acceptance, accounting, life, limits, permission, 
 from dispatcher.verify.provider_log import read_log
 from dispatcher.verify.report import Invariant, Report, Result, Subject, examine
 
-__all__ = ["INVARIANTS", "Report", "Result", "verify"]
+__all__ = ["INVARIANTS", "Report", "Result", "look_at", "verify"]
 
 INVARIANTS = (
     Invariant("INV-1", "at most one message per run and contact, and per run and address", acceptance.nobody_twice),
@@ -56,14 +56,21 @@ def verify(
 ) -> Report:
     """Check every invariant and return what was found; Refused if the provider's log cannot be read."""
     tell = progress or (lambda _: None)
-    moment = _begun_at(connection)
-    log = None if provider_log is None else read_log(connection, key_ring, provider_log, moment=moment, progress=tell)
-    subject = Subject(connection, key_ring, moment, log, _shop(connection), *_rules_since(connection))
+    subject = look_at(connection, key_ring, provider_log, tell)
     results = []
     for invariant in INVARIANTS:
         tell(f"{invariant.name}: {invariant.statement}")
         results.append(examine(invariant, subject))
-    return Report(moment, tuple(results), log.as_json() if log else None)
+    return Report(subject.moment, tuple(results), subject.log.as_json() if subject.log else None)
+
+
+def look_at(
+    connection: Connection, key_ring: KeyRing, provider_log: Path | None, progress: Callable[[str], None]
+) -> Subject:
+    """Return what the checks look at, the provider's log read."""
+    moment = _begun_at(connection)
+    log = read_log(connection, key_ring, provider_log, moment=moment, progress=progress) if provider_log else None
+    return Subject(connection, key_ring, moment, log, _shop(connection), *_rules_since(connection))
 
 
 def _begun_at(connection: Connection) -> datetime:

@@ -41,6 +41,14 @@ def rows_fit_their_status(found: Examination) -> None:
         reasons=[reason.value for reason in Reason],
         any_reason=Reason.OPERATOR.value,
     )
+    found.ask("""
+        SELECT 'message ' || m.id || CASE WHEN r.id IS NULL THEN ' belongs to a run that does not exist'
+               WHEN a.id IS NULL AND m.address_id IS NOT NULL THEN ' goes to an address that does not exist'
+               WHEN a.channel <> m.channel THEN ' goes to an address of another channel'
+               ELSE ' is under other rules than its run' END
+        FROM message m LEFT JOIN run r ON r.id = m.run_id LEFT JOIN address a ON a.id = m.address_id
+        WHERE r.id IS NULL OR (a.id IS NULL AND m.address_id IS NOT NULL) OR a.channel <> m.channel
+           OR (m.channel, m.class, m.topic) IS DISTINCT FROM (r.channel, r.class, r.topic)""")
     if not trigger_is_awake(found.subject.connection, "message", "message_moves"):
         found.add("the database does not refuse illegal moves: trigger message_moves is missing or disabled")
     for old, new in _moves_that_differ(found.subject.connection):

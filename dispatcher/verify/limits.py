@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Row, text
 
 from dispatcher.definitions import Cap, Shop
+from dispatcher.facts import RunFacts
 from dispatcher.facts_page import order_of
 from dispatcher.instants import show_instant
 from dispatcher.places import TZDATA_VERSION, places_of
@@ -136,7 +137,7 @@ def quiet_at_night(found: Examination) -> None:
     if subject.shop is None:
         return found.not_checked(_NO_RULES)
     _say_since(found, f"places and quiet hours as they are now (zones of {TZDATA_VERSION})")
-    silences = {channel: _rules(subject.shop, channel).silences for channel in ("email", "sms")}
+    silences = {channel: _rules(subject.shop, channel, subject.moment).silences for channel in ("email", "sms")}
     for row in _departures(subject):
         found.checked += 1
         zones = places_of(row.zone, row.country, subject.shop.shop.countries).zones
@@ -149,10 +150,13 @@ def quiet_at_night(found: Examination) -> None:
     return None
 
 
-def _rules(shop: Shop, channel: str) -> Any:
-    """Return what the plan would hold against a marketing message on this channel today."""
-    epoch = datetime.fromtimestamp(0).astimezone()
-    run = Run(UUID(int=0), "standing", None, "", "", channel, None, "marketing", "", 0, "", epoch, "", None, None, None)
+def _rules(shop: Shop, channel: str, now: datetime) -> RunFacts:
+    """Return what would be held against a marketing message on this channel today."""
+    run = Run(
+        id=UUID(int=0), kind="standing", campaign_id=None, name="", occurrence_key="", channel=channel, topic=None,
+        class_="marketing", lane=f"{channel}.marketing", priority=0, template_hash="", nominal_at=now, state="running",
+        started_by=None, planned_at=None, campaign=None,
+    )  # fmt: skip
     return order_of(run, shop, stopped=False, urgent=False).facts
 
 

@@ -121,6 +121,7 @@ class _Reader:
         self._links: list[tuple[Any, ...]] = []
         self._mentions: list[tuple[Any, ...]] = []
         self._email_hash = lru_cache(maxsize=4096)(self._hash_of_email)
+        self._opened = lru_cache(maxsize=16)(self._open)  # the same link stands in a mail three times
 
     def take(self, number: int, raw: bytes) -> None:
         if not raw.strip():
@@ -161,9 +162,9 @@ class _Reader:
         self._lines.append(line)
         self._log.lines += 1
         for value in ways_out:
-            self._links.append((number, "List-Unsubscribe", *self._open(token_in(value))))
+            self._links.append((number, "List-Unsubscribe", *self._opened(token_in(value))))
         for token in {found[1] for part in words for found in _LINK.finditer(part)}:
-            self._links.append((number, "body", *self._open(token)))
+            self._links.append((number, "body", *self._opened(token)))
         words += [value for name, value in headers if name != "message-id"]
         for digest in {self._email_hash(address) for part in words for address in addresses_in(part)}:
             if digest is not None and digest != to_hash:
@@ -190,7 +191,7 @@ class _Reader:
 _LINK = re.compile(r"/u/([A-Za-z0-9_-]{4,130}\.[A-Za-z0-9_-]{22})(?![A-Za-z0-9_-])")
 # Both ways of reading what stands before the @: everything that may, and what usually does (?to=ana@...).
 _BEFORE = (re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+"), re.compile(r"[A-Za-z0-9._+-]+"))
-_AFTER = re.compile(r"[\w-]+(?:\.[\w-]+)+")
+_AT = re.compile(r"@([\w-]+(?:\.[\w-]+)+)")  # from the @ on: looked for in one go, whatever is before it
 _LONGEST_LOCAL = 64
 
 
@@ -205,10 +206,6 @@ def addresses_in(words: str) -> Iterator[str]:
     for escaped in ("%40", "&#64;", "&commat;"):
         if escaped in words:
             words = words.replace(escaped, "@")
-    position = words.find("@")
-    while position >= 0:
-        after = _AFTER.match(words, position + 1)
-        if after is not None:
-            backwards = words[max(0, position - _LONGEST_LOCAL) : position][::-1]
-            yield from {f"{found[0][::-1]}@{after[0]}" for form in _BEFORE if (found := form.match(backwards))}
-        position = words.find("@", position + 1)
+    for at in _AT.finditer(words):
+        backwards = words[max(0, at.start() - _LONGEST_LOCAL) : at.start()][::-1]
+        yield from {f"{found[0][::-1]}@{at[1]}" for form in _BEFORE if (found := form.match(backwards))}
