@@ -42,7 +42,7 @@ test-all: .venv/.dev ## the tests and their longer campaigns
 
 check: lint types arrows wheel ## what CI runs: lint, types, arrows, wheel, tests with more examples
 	@echo "tests, with more examples"
-	@HYPOTHESIS_PROFILE=check $(BIN)/python -m pytest -m "not slow"
+	@HYPOTHESIS_PROFILE=check $(BIN)/python -m pytest -m "not slow or reference"
 
 lint: .venv/.dev ## ruff: rules and format
 	@echo "lint"

@@ -35,8 +35,20 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
 
     home = tmp_path_factory.mktemp("servers")
     with embedded.servers(home) as running:
+        _forget_the_disk(running.database_url)
         yield database_url or running.database_url, broker_url or running.broker_url
     embedded.remove(home)  # as root the data are not under `home`
+
+
+def _forget_the_disk(database_url: str) -> None:
+    """Let this server leave writing to the system: a database a test costs half a second otherwise.
+
+    What only a disk can show (recovery after a kill) is tested on servers of its own.
+    """
+    with engine_for(database_url).execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        for setting in ("fsync", "full_page_writes"):
+            connection.execute(text(f"ALTER SYSTEM SET {setting} = off"))
+        connection.execute(text("SELECT pg_reload_conf()"))
 
 
 @pytest.fixture(scope="session")

@@ -57,6 +57,7 @@ SHOPS: list[tuple[str, str, datetime, int, list[tuple[dict[str, Any], int]]]] = 
 
 
 @pytest.mark.slow
+@pytest.mark.reference
 @pytest.mark.parametrize(("shop", "files", "as_of", "contacts", "rules"), SHOPS, ids=[shop[0] for shop in SHOPS])
 def test_every_segment_has_its_exact_size(
     database: Engine,
