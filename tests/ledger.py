@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from people import add_person, say
+from people import add_person
 from small_workspace import FILES, write_workspace
 from sqlalchemy import Connection, Engine, text
 
@@ -183,8 +183,3 @@ def tampered(ledger: Ledger) -> Iterator[Connection]:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         yield connection
         connection.rollback()
-
-
-def withdrawn(connection: Connection, ledger: Ledger, contact_id: int) -> None:
-    """Let the contact withdraw `offers` by e-mail, with its evidence."""
-    say(connection, ledger.key_ring, contact_id, [("email", "offers", "withdrawn")])
