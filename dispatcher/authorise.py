@@ -110,7 +110,9 @@ def _authorise(
     moved = [facts.contact_id for facts, verdict in verdicts if not isinstance(verdict, Defer)]
     if order.facts.caps:
         outranked.wake(connection, moved, now)
-    return Authorised(frozenset(sent), moment, moment.boot + SEND_WITHIN.total_seconds())
+    first_expiry = min((facts.expires_at for facts in going), default=now + SEND_WITHIN)
+    within = min(SEND_WITHIN, first_expiry - now)
+    return Authorised(frozenset(sent), moment, moment.boot + within.total_seconds())
 
 
 def _addresses_of(connection: Connection, channel: str, contact_ids: list[int]) -> list[int]:
@@ -167,7 +169,7 @@ def _write_sends(
         connection.scalars(
             text(f"""
             UPDATE message m SET status = 'sending', authorised_at = :now, authorise_seq = nextval('order_seq'),
-                send_deadline = :deadline, worker_id = :worker, provider = :provider, address_id = x.address_id,
+                send_deadline = LEAST(:deadline, m.expires_at), worker_id = :worker, provider = :provider, address_id = x.address_id,
                 attempts = m.attempts + 1, deferred_reason = NULL, facts = NULL
             FROM unnest(CAST(:ids AS uuid[]), CAST(:addresses AS bigint[]), CAST(:versions AS int[]))
                 AS x(id, address_id, version), contact c

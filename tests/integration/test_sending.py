@@ -324,3 +324,13 @@ def test_a_run_is_finished_when_nothing_is_left_to_do(hands: Hands) -> None:
 
     with hands.database.connect() as connection:
         assert connection.scalar(text("SELECT state FROM run")) == "finished"
+
+
+def test_nothing_is_authorised_to_leave_after_its_expiry(hands: Hands) -> None:
+    planned(hands.database)
+    with hands.database.begin() as connection:
+        connection.execute(text("UPDATE message SET expires_at = clock_timestamp() + interval '10 s'"))
+    send_all(hands)
+
+    with hands.database.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM message WHERE send_deadline <= expires_at")) == PEOPLE
