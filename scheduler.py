@@ -15,6 +15,7 @@ import psycopg
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
+from sqlalchemy.exc import OperationalError
 
 from dispatcher import logs
 from dispatcher.db import listen
@@ -79,7 +80,7 @@ def tick(runtime: Runtime) -> int:
                 for topic in listen(runtime.database, stopping, beat=lambda: heartbeat(runtime.database, registration)):
                     if topic in heard:
                         wake(heard[topic])
-            except (psycopg.OperationalError, ConnectionError) as error:
+            except (psycopg.OperationalError, OperationalError, ConnectionError) as error:
                 log.warning("scheduler.listening_again", error=type(error).__name__)
                 stopping.wait(1)
         return 0

@@ -16,7 +16,7 @@ import orjson
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from dispatcher import clock, lanes, outranked
+from dispatcher import clock, db, lanes, outranked
 from dispatcher.facts import Facts
 from dispatcher.facts_page import order_of, read_facts
 from dispatcher.gates import Defer, Reason, Send, Skip, Verdict, decide
@@ -74,7 +74,7 @@ def authorise(
             return _authorise(connection, claim, slice_, provider=provider, urgent=urgent)
     except DBAPIError as error:
         if error.connection_invalidated:
-            take_back(database, claim, slice_)
+            db.insist(lambda: take_back(database, claim, slice_), taking_back=len(slice_))
         raise
 
 

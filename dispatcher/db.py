@@ -6,14 +6,20 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from threading import Event
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import psycopg
+import structlog
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from dispatcher.errors import Refused
+
+log = structlog.get_logger()
+
+Result = TypeVar("Result")
 
 
 @lru_cache
@@ -45,6 +51,22 @@ def copy_rows(connection: Connection, table: str, columns: Sequence[str], rows: 
 def notify(connection: Connection, topic: str) -> None:
     """Tell the clock, at commit, that something is due; the tick a second later would find it too."""
     connection.exec_driver_sql("SELECT pg_notify('dispatcher', %s)", (topic,))
+
+
+def insist(work: Callable[[], Result], **facts: Any) -> Result:
+    """Return what `work`, a transaction of its own, returns; while the database is away, try for ever.
+
+    For what must be written because only this process knows it.  A server that is starting, a lock that is not free
+    and a deadlock count as away, too.
+    """
+    wait = 0.1
+    while True:
+        try:
+            return work()
+        except (OperationalError, InterfaceError) as error:
+            log.warning("database.waiting", error=type(error.orig).__name__, wait_seconds=wait, **facts)
+            time.sleep(wait)
+            wait = min(wait * 2, 5.0)
 
 
 def listen(engine: Engine, stopping: Event, *, beat: Callable[[], None], seconds: float = 2.0) -> Iterator[str]:

@@ -73,12 +73,14 @@ def _bury(database: Engine, worker: Row[Any]) -> int:
 
 def _free(connection: Connection, worker: Row[Any], batches: list[int]) -> tuple[int, int]:
     """Settle the dead worker's messages; return how many are in doubt and how many go on."""
-    mine = """FROM batch b WHERE b.id = ANY(:batches) AND m.run_id = b.run_id AND m.batch_id = b.id"""
     unknown = connection.execute(
-        text(f"""UPDATE message m SET status = 'unknown', settled_at = :now {mine}
-                 AND m.status = 'sending' AND m.worker_id = :worker"""),  # noqa: S608 - a fixed clause
-        {"now": clock.read_now(connection), "batches": batches, "worker": worker.id},
+        # Of every batch it had: one that it closed may hold a message that it could not settle.
+        text("""UPDATE message m SET status = 'unknown', settled_at = :now FROM batch b
+                WHERE b.worker_id = :worker AND m.run_id = b.run_id AND m.batch_id = b.id
+                AND m.status = 'sending' AND m.worker_id = :worker"""),
+        {"now": clock.read_now(connection), "worker": worker.id},
     ).rowcount
+    mine = """FROM batch b WHERE b.id = ANY(:batches) AND m.run_id = b.run_id AND m.batch_id = b.id"""
     pending = connection.execute(
         text(f"UPDATE message m SET batch_id = NULL {mine} AND m.status = 'pending'"),  # noqa: S608 - a fixed clause
         {"batches": batches},

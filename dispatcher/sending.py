@@ -14,7 +14,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Connection, Engine, Row, text
 
-from dispatcher import clock, suppression
+from dispatcher import clock, db, suppression
 from dispatcher.authorise import LEASE, Authorised, Candidate, Claim, authorise
 from dispatcher.errors import DispatcherError
 from dispatcher.gates import Reason
@@ -67,7 +67,7 @@ def send_batch(hands: Hands, batch_id: int) -> int:
             _write_failures(hands.database, claim, [r for r in rendered if r.envelope is None])
             handed_over += _send_slice(hands, claim, provider, [r for r in rendered if r.envelope], renderer.urgent)
     finally:
-        _finish(hands.database, claim)
+        db.insist(lambda: _finish(hands.database, claim), finishing=batch_id)
     return handed_over
 
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import structlog
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import DBAPIError
 
-from dispatcher import clock
+from dispatcher import clock, db
 from dispatcher.gates import Reason
 from dispatcher.providers.protocol import Accepted, Moment, NotSent, Receipt, Rejected, Unknown
-
-log = structlog.get_logger()
 
 _LONGEST_WAIT = timedelta(minutes=30)
 _FIRST_WAIT = timedelta(seconds=5)
@@ -50,18 +45,12 @@ def settle(
     database: Engine, worker_id: UUID, message_ids: Sequence[UUID], receipts: Sequence[Receipt], moment: Moment
 ) -> None:
     """Write the receipts; while the database is away, keep them and try for ever: they are all we know."""
-    wait = 0.1
-    while True:
-        try:
-            with database.begin() as connection:
-                _write(connection, worker_id, message_ids, receipts, moment)
-            return
-        except DBAPIError as error:
-            if not error.connection_invalidated:
-                raise
-            log.warning("settle.waiting", messages=len(message_ids), wait_seconds=wait)
-            time.sleep(wait)
-            wait = min(wait * 2, 5.0)
+
+    def write() -> None:
+        with database.begin() as connection:
+            _write(connection, worker_id, message_ids, receipts, moment)
+
+    db.insist(write, settling=len(message_ids))
 
 
 def _write(
