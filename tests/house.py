@@ -25,6 +25,7 @@ import redis
 from small_workspace import FILES, write_workspace
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import OperationalError
 
 from dispatcher import clock, embedded, runs
 from dispatcher.apply import apply
@@ -47,12 +48,22 @@ _LOOK_EVERY_SECONDS = 0.05
 
 
 def eventually(what: Callable[[], Any], seconds: float = PATIENCE_SECONDS, *, saying: str = "") -> float:
-    """Return after how many seconds `what` was true; it must be so before `seconds` are over."""
+    """Return after how many seconds `what` was true; it must be so before `seconds` are over.
+
+    While the database is away nothing is true.
+    """
     began = time.monotonic()
-    while not what():
+    while not _is_true(what):
         assert time.monotonic() - began < seconds, f"not after {seconds:g} s: {saying or 'what was waited for'}"
         time.sleep(_LOOK_EVERY_SECONDS)
     return time.monotonic() - began
+
+
+def _is_true(what: Callable[[], Any]) -> bool:
+    try:
+        return bool(what())
+    except OperationalError:
+        return False
 
 
 @dataclass(frozen=True)

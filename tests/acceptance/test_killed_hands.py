@@ -76,8 +76,10 @@ def test_a_worker_killed_in_mid_run_ten_times_writes_to_nobody_twice_and_loses_n
     slowest = max(hit.rescued_seconds for hit in killed)
     assert slowest < RESCUED_WITHIN_SECONDS
     with capsys.disabled():
-        print(f"\n{len(killed)} hands killed at work (seed {seed}): rescued after {slowest:.1f} s at most; "
-              f"{sum(k.unknown for k in killed)} in doubt, {sum(k.untouched for k in killed)} untouched went on")  # fmt: skip
+        print(
+            f"\n{len(killed)} hands killed at work (seed {seed}): rescued after {slowest:.1f} s at most, "
+            f"{sum(k.unknown for k in killed)} in doubt, {sum(k.untouched for k in killed)} untouched went on"
+        )
 
 
 def _kill_somebody_at_work(live: Live, run_id: UUID, least: int, chance: random.Random) -> Killed | None:

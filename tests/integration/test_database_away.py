@@ -63,7 +63,7 @@ def hands_of(database: Engine, key_ring: KeyRing, provider: Sandbox, registratio
 def statuses(database: Engine) -> dict[str, int]:
     with database.connect() as connection:
         rows = connection.execute(text("SELECT status, count(*) FROM message GROUP BY 1"))
-        return {row.status: row.count for row in rows}
+        return {row[0]: row[1] for row in rows}
 
 
 def test_receipts_are_kept_until_the_database_is_back(
