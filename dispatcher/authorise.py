@@ -16,14 +16,15 @@ import orjson
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from dispatcher import clock, db, lanes, outranked
+from dispatcher import audience, clock, db, lanes, outranked
 from dispatcher.facts import Facts
 from dispatcher.facts_page import order_of, read_facts
 from dispatcher.gates import Defer, Reason, Send, Skip, Verdict, decide
 from dispatcher.locks import lock_addresses, lock_contacts
 from dispatcher.providers.protocol import Moment, boot_seconds
-from dispatcher.runs import load_run
+from dispatcher.runs import Run, load_run
 from dispatcher.shop import load_shop
+from segments.definition import from_json
 
 #: Between the commit and the first byte at most this long; past it the message settles as not sent.
 SEND_WITHIN = timedelta(seconds=20)
@@ -97,6 +98,7 @@ def _authorise(
         now=now,
         expires_at={c.contact_id: c.expires_at for c in slice_},
         first_due_at=min(c.first_due_at for c in slice_),
+        outside_segment=_left_the_segment(connection, run, contact_ids, now),
         held_out_by_hash=False,  # the plan has decided who is held out
     )
     verdicts = _judge(page, now)
@@ -113,6 +115,14 @@ def _authorise(
     first_expiry = min((facts.expires_at for facts in going), default=now + SEND_WITHIN)
     within = min(SEND_WITHIN, first_expiry - now)
     return Authorised(frozenset(sent), moment, moment.boot + within.total_seconds())
+
+
+def _left_the_segment(connection: Connection, run: Run, contact_ids: list[int], now: datetime) -> set[int]:
+    """Return who is no longer in the run's segment, if the campaign wants to know."""
+    if run.campaign is None or not run.campaign.recheck_segment:
+        return set()
+    frozen = connection.execute(text("SELECT segment FROM run WHERE id = :id"), {"id": run.id}).scalar_one()
+    return set(contact_ids) - audience.members(connection, from_json(frozen), now, contact_ids)
 
 
 def _addresses_of(connection: Connection, channel: str, contact_ids: list[int]) -> list[int]:
@@ -169,8 +179,8 @@ def _write_sends(
         connection.scalars(
             text(f"""
             UPDATE message m SET status = 'sending', authorised_at = :now, authorise_seq = nextval('order_seq'),
-                send_deadline = LEAST(:deadline, m.expires_at), worker_id = :worker, provider = :provider, address_id = x.address_id,
-                attempts = m.attempts + 1, deferred_reason = NULL, facts = NULL
+                send_deadline = LEAST(:deadline, m.expires_at), worker_id = :worker, provider = :provider,
+                address_id = x.address_id, attempts = m.attempts + 1, deferred_reason = NULL, facts = NULL
             FROM unnest(CAST(:ids AS uuid[]), CAST(:addresses AS bigint[]), CAST(:versions AS int[]))
                 AS x(id, address_id, version), contact c
             WHERE m.id = x.id AND c.id = m.contact_id AND c.version = x.version AND m.due_at <= :now AND {_MINE}

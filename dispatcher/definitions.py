@@ -118,9 +118,10 @@ class Topic(Definition):
         return value
 
     def title_for(self, locale: str | None) -> str:
-        """Return the title in the closest language, else in the first one given."""
+        """Return the title in the closest language, else in English, else in the first one by name."""
         wanted = locale or ""
-        return self.title.get(wanted) or self.title.get(wanted.split("-")[0]) or next(iter(self.title.values()))
+        candidates = (wanted, wanted.split("-")[0], "en", min(self.title))
+        return next(self.title[language] for language in candidates if language in self.title)
 
 
 class ShopIdentity(Definition):

@@ -1,7 +1,8 @@
 """Which processes work here, and how another one can prove that one of them is dead.
 
 Each holds an exclusive flock on a file of its own for life.  The kernel drops it when the process dies, however it
-dies, and never while it is only paused: a free lock is proof of death, on the same host.
+dies, and never while it is only paused: a free lock is proof of death, on the same host.  So is a boot of that host
+since.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import Engine, Row, text
@@ -21,12 +22,16 @@ Proof = Literal["dead", "alive", "unproven"]
 
 
 def this_host() -> str:
-    """Return a name for this machine since its last boot: locks of another one prove nothing here."""
+    """Return `machine/boot`: a name for this machine, and for its life since it was switched on."""
+    machine = f"{platform.node()}.{_read('/etc/machine-id')[:12]}"
+    return f"{machine}/{_read('/proc/sys/kernel/random/boot_id')}"
+
+
+def _read(path: str) -> str:
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return Path(path).read_text(encoding="ascii").strip()
     except OSError:
-        boot = "unknown-boot"
-    return f"{platform.node()}/{boot}"
+        return "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +78,17 @@ def unregister(database: Engine, registration: Registration) -> None:
     os.close(registration.descriptor)
 
 
-def prove(worker: Row[tuple[object, ...]]) -> Proof:
-    """Return whether this worker (a row with host and lock_path) is certainly dead, certainly alive, or neither."""
+def prove(worker: Row[Any]) -> Proof:
+    """Return whether this worker (a row with host, pid, lock_path) is certainly dead, certainly alive, or neither."""
     if worker.host != this_host():
-        return "unproven"
+        machine, _, boot = worker.host.rpartition("/")
+        here, _, now = this_host().rpartition("/")
+        rebooted = machine == here and boot != now and "unknown" not in (boot, now)
+        return "dead" if rebooted else "unproven"
     try:
         descriptor = os.open(worker.lock_path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return "unproven"
+    except FileNotFoundError:  # somebody cleared HOME away: only that there is no such process proves anything
+        return "unproven" if _runs(worker.pid) else "dead"
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -89,3 +97,13 @@ def prove(worker: Row[tuple[object, ...]]) -> Proof:
         return "dead"
     finally:
         os.close(descriptor)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

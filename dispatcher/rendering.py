@@ -74,7 +74,8 @@ class Renderer:
         if not to:
             raise Refused(f"the contact has no {self._run.channel} address")
         link = self._link(row)
-        title = self._topic.title_for(row.locale) if self._topic else None
+        language = self._template.variant(row.locale).locale  # of the content, which may not be the reader's own
+        title = self._topic.title_for(language) if self._topic else None
         context = message_context(
             personal=personal,
             contact=row._asdict(),

@@ -81,7 +81,7 @@ def check_templates(folder: Path, name: str | None = None) -> tuple[list[str], l
             f"there is no template {name}{_did_you_mean(name, names)}; there are {', '.join(names) or 'none'}"
         )
     place = f"/{name}/" if name else ""
-    errors = [line for line in reading.findings if place in line]
+    errors = [line for line in reading.findings if place in line or line.startswith(f"{WORKSPACE_FILE}:")]
     warnings = [line for line in reading.warnings if place in line]
     return sorted(errors, key=_by_place), sorted(warnings, key=_by_place)
 

@@ -77,7 +77,7 @@ def grant(
         held = {(one.channel, one.topic): one for one in consent.state_of(connection, contact_id)}
         if held[channel, topic].state != "granted":
             raise Refused(f"{contact} has withdrawn {topic} on {channel}: only their own later act can grant it again")
-        audit.record(connection, door.actor(), "consent.grant", contact, {"channel": channel, "topic": topic})
+        audit.record(connection, door.actor(), "consent.grant", str(contact_id), {"channel": channel, "topic": topic})
     door.say(f"granted: {topic} on {channel}")
     if shop.topics[topic].double_opt_in and not held[channel, topic].confirmed:
         door.say(f"but {topic} needs a confirmed opt-in, so nothing is sent until they confirm it themselves")
@@ -103,7 +103,9 @@ def withdraw(
         with runtime.database.begin() as connection:
             topics = _topics(load_shop(connection), channel, topic)
             contact_id, address_id, now = _hold(connection, runtime.key_ring, contact, channel)
-            audit.record(connection, door.actor(), "consent.withdraw", contact, {"channel": channel, "topics": topics})
+            audit.record(
+                connection, door.actor(), "consent.withdraw", str(contact_id), {"channel": channel, "topics": topics}
+            )
             if address_id is None:  # nothing can be on the way to them
                 consent.withdraw(
                     connection, runtime.key_ring, contact_id, channel, topics, address_id=None, source=source, now=now

@@ -248,6 +248,26 @@ def test_past_its_deadline_a_message_is_not_sent_and_goes_back(hands: Hands, tmp
     assert outbox(tmp_path) == []
 
 
+@pytest.mark.parametrize("recheck", [True, False])
+def test_whoever_left_the_segment_meanwhile_is_skipped_if_the_campaign_asks(
+    hands: Hands, tmp_path: Path, recheck: bool
+) -> None:
+    asking = {"campaigns/hello.yaml": FILES["campaigns/hello.yaml"] + f"recheck_segment: {str(recheck).lower()}\n"}
+    with hands.database.begin() as connection:
+        apply(connection, read_workspace(write_workspace(tmp_path / "asking", asking)), by="test")
+    planned(hands.database)
+    with hands.database.begin() as connection:
+        connection.execute(text("UPDATE contact SET country = 'DE' WHERE external_id = 'p03'"))
+    send_all(hands)
+
+    with hands.database.connect() as connection:
+        became = connection.execute(
+            text("""SELECT m.status, m.reason FROM message m JOIN contact c ON c.id = m.contact_id
+                    WHERE c.external_id = 'p03'""")
+        ).one()
+    assert tuple(became) == (("skipped", "NOT_IN_SEGMENT") if recheck else ("sent", None))
+
+
 def test_a_stopped_engine_authorises_nothing_and_goes_on_where_it_was(hands: Hands, tmp_path: Path) -> None:
     planned(hands.database)
     with hands.database.begin() as connection:
