@@ -39,7 +39,10 @@ async def alive(_: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
-    """200 if database, broker and clock are there and nobody has stopped the engine; else 503 and which is not."""
+    """200 if database, broker and clock are there; else 503 and which is not.
+
+    An engine that was stopped is still ready: whoever unsubscribes meanwhile must be heard.
+    """
     room = room_of(request)
     checks = await in_thread(room.pools.health, lambda: _check(room))
     is_ready = all(check["ok"] for check in checks.values())
@@ -61,7 +64,7 @@ def _check_database(database: Engine) -> dict[str, dict[str, Any]]:
     return {
         "database": {"ok": True},
         "clock": {"ok": age is not None and age < _CLOCK_IS_DEAD_AFTER_SECONDS, "last_beat_seconds_ago": age},
-        "engine": {"ok": row.stopped_at is None, "stopped": row.stopped_at is not None},
+        "engine": {"ok": True, "stopped": row.stopped_at is not None},
         "backlog": {
             "ok": True,
             "oldest_due_seconds_ago": None if row.backlog is None else round(float(row.backlog), 3),
