@@ -142,6 +142,11 @@ class Live:
     def broker(self) -> redis.Redis:
         return redis.Redis.from_url(self.runtime.broker_url)
 
+    def broker_holds(self, queue: str) -> int:
+        """Return how many tickets wait in a queue."""
+        with self.broker() as broker:
+            return int(broker.llen(f"dispatcher:{queue}"))
+
     def pid(self, room: str) -> int | None:
         return self.rooms.pids().get(room)
 
