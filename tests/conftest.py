@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import structlog
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.engine import URL, make_url
 
@@ -22,6 +24,17 @@ hypothesis.settings.register_profile("check", deadline=None, max_examples=300, p
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_they_were() -> Iterator[None]:
+    """Undo `logs.configure`: what one test set up must not swallow what the next one looks for."""
+    yield
+    structlog.reset_defaults()
+    root = logging.getLogger()
+    root.handlers[:] = [h for h in root.handlers if not isinstance(h.formatter, structlog.stdlib.ProcessorFormatter)]
+    root.setLevel(logging.WARNING)
+    logging.captureWarnings(capture=False)
 
 
 @pytest.fixture(scope="session")
