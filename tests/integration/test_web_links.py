@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from ledger_rows import wait_until
 from sqlalchemy import Connection, Engine, text
 from unsubscribing import (
     Person,
