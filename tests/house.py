@@ -31,6 +31,7 @@ from dispatcher import clock, embedded, runs
 from dispatcher.apply import apply
 from dispatcher.db import engine_for
 from dispatcher.demo import working_noon
+from dispatcher.embedded.places import make_places
 from dispatcher.imports.contacts import import_contacts, topics_by_channel
 from dispatcher.rooms import House, Room, environment_of
 from dispatcher.runtime import Runtime, open_runtime
@@ -215,11 +216,25 @@ def command(
     )  # fmt: skip
 
 
-def bare_environment(home: Path, **settings: Any) -> dict[str, str]:
-    """Return an environment with these settings of ours and no other."""
+def bare_environment(home: Path | None = None) -> dict[str, str]:
+    """Return an environment without any setting of ours but this HOME."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DISPATCHER_")}
-    own = {"HOME": str(home), **{name.upper(): str(value) for name, value in settings.items()}}
-    return environment | {f"DISPATCHER_{name}": value for name, value in own.items()}
+    return environment if home is None else environment | {"DISPATCHER_HOME": str(home)}
+
+
+def running(home: Path) -> list[str]:
+    """Return the command lines of all processes that have to do with this home."""
+    marks = (str(home).encode(), make_places(home).home_hash.encode())
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes()
+            known = words + (process / "environ").read_bytes()
+        except OSError:  # gone meanwhile, or another user's
+            continue
+        if any(mark in known for mark in marks):
+            found.append(f"{process.name} {words.replace(bytes(1), b' ').decode(errors='replace')}")
+    return found
 
 
 def free_port() -> int:
