@@ -8,8 +8,20 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StrictBool,
+    field_validator,
+    model_validator,
+)
 
+from dispatcher.addresses import BadAddress, normal_email
+from dispatcher.places import zones_of_countries
 from segments.durations import Duration
 
 Channel = Literal["email", "sms"]
@@ -35,6 +47,24 @@ def _zone(value: str) -> str:
 
 
 Zone = Annotated[str, BeforeValidator(_zone)]
+
+
+def _country(value: str) -> str:
+    if value not in zones_of_countries():
+        raise ValueError(f"{value!r} is no country we know the time of; use ISO 3166-1 codes like GB, FR, US")
+    return value
+
+
+def _email(value: str) -> str:
+    try:
+        normal_email(value)
+    except BadAddress as error:
+        raise ValueError(f"{value!r} is not an e-mail address: {error}") from error
+    return value
+
+
+Country = Annotated[str, AfterValidator(_country)]
+Email = Annotated[str, AfterValidator(_email)]
 
 
 class Silence(Definition):
@@ -108,7 +138,7 @@ class Cap(Definition):
 class Topic(Definition):
     title: dict[str, str]  # by locale
     channels: tuple[Channel, ...] = ("email",)
-    double_opt_in: bool = False
+    double_opt_in: StrictBool = False
 
     @field_validator("title")
     @classmethod
@@ -126,10 +156,10 @@ class Topic(Definition):
 
 class ShopIdentity(Definition):
     name: str
-    from_email: str
-    postal_address: str
+    from_email: Email
+    postal_address: Annotated[str, Field(min_length=1)]
     zone: Zone = "UTC"
-    countries: tuple[Annotated[str, Field(pattern="^[A-Z]{2}$")], ...] = ()
+    countries: tuple[Country, ...] = ()
 
 
 class InterestRules(Definition):

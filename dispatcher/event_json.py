@@ -83,10 +83,13 @@ def _item(raw: object, where: str) -> Item:
     if not isinstance(raw, Mapping):
         raise InvalidEvent(f"{where} is not an object")
     _only(raw, _ITEM_FIELDS, f"{where}.")
-    quantity, value = raw.get("quantity"), raw.get("value")
+    given, value = raw.get("quantity"), raw.get("value")
+    quantity = Decimal(1) if given is None else amount(given, f"{where}.quantity")
+    if quantity < 0:
+        raise InvalidEvent(f"{where}.quantity is below 0; what came back is an event of its own, like order.refunded")
     return Item(
         interests=_interests(raw.get("interest"), f"{where}.interest"),
-        quantity=Decimal(1) if quantity is None else amount(quantity, f"{where}.quantity"),
+        quantity=quantity,
         value=Decimal(0) if value is None else amount(value, f"{where}.value"),
         properties=_properties(raw, f"{where}."),
     )

@@ -57,11 +57,11 @@ class DataKey:
 class KeyRing:
     """The secret keys (newest first) and the hash key, ready to use."""
 
-    def __init__(self, secrets: list[bytes], hash_key: bytes) -> None:
+    def __init__(self, secrets: list[bytes], hash_key: bytes, *, wraps_with: str | None = None) -> None:
         self._secrets = secrets
         self._hash_key = hash_key
         self._wrapping = {fingerprint_of(secret): AESGCM(_derive(secret, "wrap")) for secret in secrets}
-        self._newest = fingerprint_of(secrets[0])
+        self._newest = wraps_with or fingerprint_of(secrets[0])
 
     def new_data_key(self) -> tuple[DataKey, bytes]:
         """Return a fresh data key and its wrapped form, to be stored."""
@@ -118,9 +118,11 @@ def parse_secret_keys(value: str) -> list[bytes]:
     return keys
 
 
-def open_key_ring(connection: Connection, home: Path, secret_keys: str | None) -> KeyRing:
+def open_key_ring(connection: Connection, home: Path, secret_keys: str | None, *, adopt: bool = True) -> KeyRing:
     """Return the ring for this database; the first caller of an empty one makes the keys, inside its transaction.
 
+    A new key in front wraps from now on if `adopt`, and is needed for ever after; else the newest known one goes on
+    wrapping, so that looking something up with a key from the shell changes nothing.
     Raises Refused if the database was made with keys that are not here.
     """
     row = connection.execute(text("SELECT key_fingerprints, hash_key FROM engine FOR UPDATE")).one()
@@ -142,8 +144,11 @@ def open_key_ring(connection: Connection, home: Path, secret_keys: str | None) -
         )
     wrapping = {f: AESGCM(_derive(s, "wrap")) for f, s in zip(fingerprints, secrets, strict=True)}
     hash_key = _unwrap(wrapping, row.hash_key)
-    if fingerprints != row.key_fingerprints:  # a new key in front: from now on it wraps
-        _store(connection, fingerprints, _wrap(wrapping[fingerprints[0]], fingerprints[0], hash_key))
+    if fingerprints == row.key_fingerprints:
+        return KeyRing(secrets, hash_key)
+    if not adopt:
+        return KeyRing(secrets, hash_key, wraps_with=row.key_fingerprints[0])
+    _store(connection, fingerprints, _wrap(wrapping[fingerprints[0]], fingerprints[0], hash_key))
     return KeyRing(secrets, hash_key)
 
 

@@ -88,6 +88,8 @@ def _body_hash(key_ring: KeyRing, wish: Wish) -> bytes:
         body = orjson.dumps([wish.template, wish.channel, wish.contact, wish.data], option=orjson.OPT_SORT_KEYS)
     except orjson.JSONEncodeError as error:
         raise Refused(f"the data cannot be stored as JSON: {error}") from error
+    if rb"\u0000" in body:
+        raise Refused("the data holds a NUL character, which no message can show")
     return key_ring.address_hash("message body", body.decode())
 
 

@@ -44,7 +44,8 @@ def open_runtime(
 ) -> Iterator[Runtime]:
     """Open everything, the embedded servers where no URL is configured; Refused with one clear line otherwise.
 
-    `needs_broker`: refuse also if a configured broker does not answer; only the clock and the hands need it.
+    `needs_broker`: refuse also if a configured broker does not answer; only the clock and the hands need it.  They are
+    also who takes a new secret key into use.
     """
     settings = settings or load_settings()
     make_home(settings.home)
@@ -55,7 +56,7 @@ def open_runtime(
         engine = engine_for(database_url)
         try:
             schema.require_current(engine, may_migrate=settings.database_url is None)
-            yield Runtime(settings, engine, database_url, broker_url, _open_keys(engine, settings))
+            yield Runtime(settings, engine, database_url, broker_url, _open_keys(engine, settings, adopt=needs_broker))
         finally:
             engine.dispose()
 
@@ -95,7 +96,7 @@ def _addresses(settings: Settings, progress: Callable[[str], None] | None) -> It
         yield settings.database_url or running.database_url, settings.broker_url or running.broker_url
 
 
-def _open_keys(engine: Engine, settings: Settings) -> KeyRing:
+def _open_keys(engine: Engine, settings: Settings, *, adopt: bool) -> KeyRing:
     secret_keys = settings.secret_keys.get_secret_value() if settings.secret_keys else None
     with engine.begin() as connection:
         if (
@@ -106,7 +107,7 @@ def _open_keys(engine: Engine, settings: Settings) -> KeyRing:
                 "this database's clock is shifted, as the demo does it, and a real provider is configured: "
                 "use another database, or make every provider the sandbox"
             )
-        return open_key_ring(connection, settings.home, secret_keys)
+        return open_key_ring(connection, settings.home, secret_keys, adopt=adopt)
 
 
 def check_database(database_url: str) -> None:

@@ -94,10 +94,7 @@ _SKIP = text("""
 def remove(connection: Connection, address_id: int, reason: Reason, *, by: str, as_the_person: bool = False) -> None:
     """Lift one suppression.  Refused for an opt-out of the person's own, unless it is the person who lifts it."""
     if reason in OWN_OPT_OUTS and not as_the_person:
-        raise Refused(
-            f"this address is suppressed because the person asked for it ({reason}); only they can take that back, "
-            "by opting in again"
-        )
+        raise Refused(f"{reason} is a person's own opt-out; only they can take it back, by opting in again")
     _lock(connection, address_id)
     removed = connection.execute(
         text("DELETE FROM suppression WHERE address_id = :address_id AND reason = :reason"),

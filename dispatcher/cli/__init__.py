@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 refused or failed (one clear line on stderr), 2 wrong usag
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -56,6 +57,11 @@ def main() -> NoReturn:
 def run(arguments: list[str]) -> int:
     """Run one command; return its exit code.  Whatever goes wrong, the user reads one line and never a traceback."""
     try:
+        "".join(arguments).encode()
+    except UnicodeEncodeError:
+        print("an argument is not UTF-8; nothing was done", file=sys.stderr)
+        return 2
+    try:
         code = app(arguments, prog_name="dispatcher", standalone_mode=False)
         sys.stdout.flush()
     except UsageError as error:
@@ -69,6 +75,12 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+            return _unexpected(error)
+        print(f"cannot write: {error.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer goes nowhere
+        return 1
     except Exception as error:  # the last net: one line for the user, the details in a file
         return _unexpected(error)
     if code == INTERRUPTED:  # typer turns a Ctrl-C into this code itself

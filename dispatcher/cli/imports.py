@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -117,20 +117,13 @@ def _audit(runtime: Runtime, action: str, file: Path, report: Report) -> None:
         audit.record(connection, door.actor(), action, file.name, numbers_of(report))
 
 
-def _numbers(report: Report) -> dict[str, Any]:
-    """Return the report as JSON takes it."""
-    from dataclasses import asdict
-
-    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(report).items()}
-
-
 def _tell(report: Report, as_json: bool) -> None:
     """Print what became of the rows; say on stderr where the rejected ones are."""
     from dispatcher.imports.counts import numbers_of
 
     numbers = numbers_of(report)
     if as_json:
-        door.print_json(numbers)
+        door.print_json({name: str(value) if isinstance(value, Path) else value for name, value in numbers.items()})
     else:
         for name, value in numbers.items():
             label = name.replace("_", " ")
@@ -143,3 +136,6 @@ def _tell(report: Report, as_json: bool) -> None:
                 print(f"{label:<40} {', '.join(value)}")
     if report.rejects_file:
         door.say(f"set aside, with line and reason: {report.rejects_file}")
+    if 0 < report.read <= report.rejected:
+        door.say("not one line could be taken in")
+        raise typer.Exit(1)

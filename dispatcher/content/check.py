@@ -24,6 +24,7 @@ MOST_SMS_PARTS = 10
 
 _ROOM_LEFT = 0.9
 _MISSING = "is missing"
+_ONE_LINE = "has a second line; a {} is one line"
 _PLAIN_LINK = re.compile(r"""href\s*=\s*["']?http://""", re.IGNORECASE)
 _UNQUOTED = re.compile(r"<[a-z][^<>]*=\{\{", re.IGNORECASE)
 _LANG = re.compile(r"<html\b[^>]*?\slang\s*=\s*[\"']([^\"'{]+)[\"']", re.IGNORECASE)
@@ -94,6 +95,10 @@ def _check_files(channel: str, files: Mapping[str, str]) -> Iterator[Finding]:
     for locale in sorted((parts["txt"] - parts[body]) - {None}, key=str):
         yield Finding(f"body.{locale}.txt", 1, f"is never used: there is no body.{locale}.html")
     for part in ("subject", "preheader"):
+        for locale in parts[part]:
+            file = f"{part}.{locale}.txt" if locale else f"{part}.txt"
+            if "\n" in files[file].strip():
+                yield Finding(file, 2, _ONE_LINE.format(part))
         if parts[part]:
             for locale in sorted((parts[body] - parts[part]) - {None}, key=str):
                 message = f"is missing, so body.{locale}.{body} goes out under the {part} of another language"

@@ -27,11 +27,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from dispatcher.definitions import Definition, Zone
 from dispatcher.errors import InvalidDefinition, NotFound
@@ -66,6 +67,16 @@ class InstantColumn(Definition):
     column: Text
     format: Text | None = None  # as of strptime; none: ISO 8601
     zone: Zone | None = None  # of times that do not say theirs
+
+    @field_validator("format")
+    @classmethod
+    def _can_be_read(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                datetime.strptime(datetime(2011, 12, 9, 12, 50).strftime(value), value)  # noqa: DTZ001, DTZ007 - a trial
+            except ValueError as error:
+                raise ValueError(f"{value!r} is not a format of a time; write it like %Y-%m-%d %H:%M:%S") from error
+        return value
 
 
 class NumberColumn(Definition):
@@ -120,7 +131,7 @@ class Condition(Definition):
     """Something that holds for a row or not: one test on one column, or on the item's quantity or value."""
 
     column: Text | None = None
-    field: Literal["quantity", "value"] | None = None
+    field: Literal["value", "quantity"] | None = None
     empty: Literal[True] | None = None
     in_: Annotated[Texts | None, Field(alias="in")] = None  # in any case of letters, as are patterns
     like: Texts | None = None  # patterns with * and ?

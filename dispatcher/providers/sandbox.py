@@ -22,7 +22,7 @@ from dispatcher.providers.protocol import Accepted, Envelope, Moment, NotSent, R
 
 class Sandbox:
     name = "sandbox"
-    slice_size = 250
+    slice_size = 100  # what one kill can leave in doubt
 
     def __init__(self, folder: Path, channel: str) -> None:
         self._outbox = folder / "outbox.jsonl"

@@ -136,7 +136,9 @@ def quiet_at_night(found: Examination) -> None:
     subject = found.subject
     if subject.shop is None:
         return found.not_checked(_NO_RULES)
-    _say_since(found, f"places and quiet hours as they are now (zones of {TZDATA_VERSION})")
+    _say_since(
+        found, f"the shop's own quiet hours and the night for SMS, places as they are now (zones of {TZDATA_VERSION})"
+    )
     silences = {channel: _rules(subject.shop, channel, subject.moment).silences for channel in ("email", "sms")}
     for row in _departures(subject):
         found.checked += 1

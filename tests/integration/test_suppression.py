@@ -64,7 +64,7 @@ def test_an_operator_cannot_lift_what_the_person_asked_for(
     address = add_address(connection, key_ring, "email", EMAIL)
     for reason in suppression.OWN_OPT_OUTS:
         suppression.add(connection, address, reason, source="test")
-        with pytest.raises(Refused, match="only they can take that back"):
+        with pytest.raises(Refused, match="only they can take it back"):
             suppression.remove(connection, address, reason, by="operator")
         suppression.remove(connection, address, reason, by="anna", as_the_person=True)
 

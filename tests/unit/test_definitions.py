@@ -7,7 +7,7 @@ from datetime import time
 import pytest
 from pydantic import ValidationError
 
-from dispatcher.definitions import Campaign, Cap, Schedule, Silence, Topic
+from dispatcher.definitions import Campaign, Cap, Schedule, ShopIdentity, Silence, Topic
 
 TITLES = Topic(title={"de": "Angebote", "en": "Offers", "pt-BR": "Ofertas"})
 
@@ -69,3 +69,20 @@ def test_a_campaign_waits_seven_days_at_most() -> None:
     assert Campaign.model_validate(campaign | {"expires_after": "7d", "holdout": "5%"}).holdout == 0.05
     with pytest.raises(ValidationError):
         Campaign.model_validate(campaign | {"expires_after": "8d"})
+
+
+SHOP = {"name": "Shop", "from_email": "hello@shop.example", "postal_address": "1 High Street"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "advice"),
+    [({"countries": ["UK"]}, "GB"), ({"from_email": "nobody"}, "e-mail"), ({"postal_address": ""}, "at least 1")],
+)
+def test_who_the_shop_is_must_be_true(wrong: dict[str, object], advice: str) -> None:
+    with pytest.raises(ValidationError, match=advice):
+        ShopIdentity.model_validate(SHOP | wrong)
+
+
+def test_double_opt_in_is_true_or_false_and_not_a_word() -> None:
+    with pytest.raises(ValidationError, match="boolean"):
+        Topic.model_validate({"title": {"en": "Offers"}, "double_opt_in": "yes"})
