@@ -20,7 +20,7 @@ from dispatcher import audience, clock, db, lanes, outranked
 from dispatcher.facts import Facts
 from dispatcher.facts_page import order_of, read_facts
 from dispatcher.gates import Defer, Reason, Send, Skip, Verdict, decide
-from dispatcher.locks import lock_addresses, lock_contacts
+from dispatcher.locks import heed_brake, lock_addresses, lock_contacts
 from dispatcher.providers.protocol import Moment, boot_seconds
 from dispatcher.runs import Run, load_run
 from dispatcher.shop import load_shop
@@ -82,8 +82,10 @@ def authorise(
 def _authorise(
     connection: Connection, claim: Claim, slice_: Sequence[Candidate], *, provider: str, urgent: bool
 ) -> Authorised:
-    run = load_run(connection, claim.run_id, lock="FOR SHARE")
-    stopped = connection.scalar(text("SELECT stopped_at IS NOT NULL FROM engine FOR SHARE"))
+    heed_brake(connection)
+    heed_brake(connection, claim.run_id)
+    run = load_run(connection, claim.run_id)
+    stopped = connection.scalar(text("SELECT stopped_at IS NOT NULL FROM engine"))
     contact_ids = [candidate.contact_id for candidate in slice_]
     lock_contacts(connection, contact_ids)
     lock_addresses(connection, _addresses_of(connection, run.channel, contact_ids))
@@ -96,6 +98,7 @@ def _authorise(
         order,
         contact_ids,
         now=now,
+        live=True,
         expires_at={c.contact_id: c.expires_at for c in slice_},
         first_due_at=min(c.first_due_at for c in slice_),
         outside_segment=_left_the_segment(connection, run, contact_ids, now),
@@ -107,6 +110,7 @@ def _authorise(
     for facts in going[grant.count :]:
         verdicts.append((facts, Defer(grant.next_at or now, Reason.RATE)))
     objections = [(facts, verdict) for facts, verdict in verdicts if not isinstance(verdict, Send)]
+    _renew_lease(connection, claim)
     _write_objections(connection, claim, by_contact, objections, now)
     sent = _write_sends(connection, claim, by_contact, going[: grant.count], now, provider)
     moved = [facts.contact_id for facts, verdict in verdicts if not isinstance(verdict, Defer)]
@@ -158,6 +162,14 @@ def _fence(claim: Claim) -> dict[str, Any]:
     return {"run": claim.run_id, "batch": claim.batch_id, "token": claim.token, "worker": claim.worker_id}
 
 
+def _renew_lease(connection: Connection, claim: Claim) -> None:
+    """The batch before its messages, as whoever takes a batch away locks them."""
+    connection.execute(
+        text("UPDATE batch SET lease_until = clock_timestamp() + :lease WHERE id = :batch AND claim_token = :token"),
+        {"lease": LEASE, "batch": claim.batch_id, "token": claim.token},
+    )
+
+
 def _write_sends(
     connection: Connection,
     claim: Claim,
@@ -166,12 +178,6 @@ def _write_sends(
     now: datetime,
     provider: str,
 ) -> list[UUID]:
-    connection.execute(
-        text(
-            """UPDATE batch SET lease_until = clock_timestamp() + :lease WHERE id = :batch AND claim_token = :token"""
-        ),
-        {"lease": LEASE, "batch": claim.batch_id, "token": claim.token},
-    )
     if not going:
         return []
     rows = [(by_contact[f.contact_id], f) for f in going]
@@ -181,13 +187,15 @@ def _write_sends(
             UPDATE message m SET status = 'sending', authorised_at = :now, authorise_seq = nextval('order_seq'),
                 send_deadline = LEAST(:deadline, m.expires_at), worker_id = :worker, provider = :provider,
                 address_id = x.address_id, attempts = m.attempts + 1, deferred_reason = NULL, facts = NULL
-            FROM unnest(CAST(:ids AS uuid[]), CAST(:addresses AS bigint[]), CAST(:versions AS int[]))
-                AS x(id, address_id, version), contact c
-            WHERE m.id = x.id AND c.id = m.contact_id AND c.version = x.version AND m.due_at <= :now AND {_MINE}
+            FROM unnest(CAST(:ids AS uuid[]), CAST(:contacts AS bigint[]), CAST(:addresses AS bigint[]),
+                        CAST(:versions AS int[])) AS x(id, contact_id, address_id, version), contact c
+            WHERE m.id = x.id AND m.contact_id = x.contact_id AND c.id = m.contact_id AND c.version = x.version
+                AND m.due_at <= :now AND {_MINE}
             RETURNING m.id"""),  # noqa: S608 - a fixed fence
             {
                 "now": now, "deadline": now + SEND_WITHIN, "provider": provider,
                 "ids": [candidate.message_id for candidate, _ in rows],
+                "contacts": [facts.contact_id for _, facts in rows],
                 "addresses": [facts.address_id for _, facts in rows],
                 "versions": [candidate.contact_version for candidate, _ in rows],
                 **_fence(claim),
@@ -203,28 +211,34 @@ def _write_objections(
     objections: Sequence[tuple[Facts, Defer | Skip]],
     now: datetime,
 ) -> None:
-    """Write deferrals and skips; both leave the batch in the same statement."""
+    """Write deferrals and skips; both leave the batch in the same statement.
+
+    A message that a merge gave to somebody else meanwhile is not theirs: it goes back, to be rendered for its contact.
+    """
     rows: list[tuple[Any, ...]] = []
     for facts, verdict in objections:
         message_id = by_contact[facts.contact_id].message_id
         if isinstance(verdict, Defer):
-            rows.append((message_id, "pending", None, verdict.until, verdict.reason, _shown(verdict), None))
+            rows.append(
+                (message_id, facts.contact_id, "pending", None, verdict.until, verdict.reason, _shown(verdict), None)
+            )
         else:
             status = "cancelled" if verdict.reason is Reason.OPERATOR else "skipped"
-            rows.append((message_id, status, verdict.reason, None, None, _shown(verdict), now))
+            rows.append((message_id, facts.contact_id, status, verdict.reason, None, None, _shown(verdict), now))
     if not rows:
         return
-    ids, statuses, reasons, dues, deferred, shown, settled = (list(column) for column in zip(*rows, strict=True))
+    ids, contacts, statuses, reasons, dues, deferred, shown, settled = (list(c) for c in zip(*rows, strict=True))
     connection.execute(
         text(f"""
         UPDATE message m SET status = x.status, reason = x.reason, due_at = COALESCE(x.due_at, m.due_at),
             deferred_reason = x.deferred, facts = CAST(x.facts AS jsonb), settled_at = x.settled_at, batch_id = NULL
-        FROM unnest(CAST(:ids AS uuid[]), CAST(:statuses AS text[]), CAST(:reasons AS text[]),
-                    CAST(:dues AS timestamptz[]), CAST(:deferred AS text[]), CAST(:facts AS text[]),
-                    CAST(:settled AS timestamptz[])) AS x(id, status, reason, due_at, deferred, facts, settled_at)
-        WHERE m.id = x.id AND {_MINE}"""),  # noqa: S608 - a fixed fence
-        {"ids": ids, "statuses": statuses, "reasons": reasons, "dues": dues, "deferred": deferred, "facts": shown,
-         "settled": settled, **_fence(claim)},
+        FROM unnest(CAST(:ids AS uuid[]), CAST(:contacts AS bigint[]), CAST(:statuses AS text[]),
+                    CAST(:reasons AS text[]), CAST(:dues AS timestamptz[]), CAST(:deferred AS text[]),
+                    CAST(:facts AS text[]), CAST(:settled AS timestamptz[]))
+            AS x(id, contact_id, status, reason, due_at, deferred, facts, settled_at)
+        WHERE m.id = x.id AND m.contact_id = x.contact_id AND {_MINE}"""),  # noqa: S608 - a fixed fence
+        {"ids": ids, "contacts": contacts, "statuses": statuses, "reasons": reasons, "dues": dues,
+         "deferred": deferred, "facts": shown, "settled": settled, **_fence(claim)},
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -43,6 +43,8 @@ LEFT JOIN consent k ON k.contact_id = c.id AND k.channel = '{channel}' AND k.top
 ORDER BY c.id
 """
 
+_END_OF_TIME = datetime.max.replace(tzinfo=UTC)
+
 # What follows looks into `message`, the one table that grows without end.  Each part is a probe of an index for every
 # contact of the page: OFFSET 0 keeps the planner from reading a whole run, or a whole day, for the sake of a page.
 
@@ -67,9 +69,14 @@ _COUNTED = f"""jsonb_agg(jsonb_build_array(h.authorised_at, h.channel, h.topic) 
     FROM page c CROSS JOIN LATERAL (
         SELECT h.authorised_at, h.channel, h.topic FROM message h
         WHERE h.class = 'marketing' AND h.status IN {MAY_HAVE_LEFT}
-            AND h.authorised_at > :since AND h.authorised_at <= :now"""
-_HISTORY = f"""to_contact AS (
-    SELECT c.id, {_COUNTED} AND h.contact_id = c.id OFFSET 0) h GROUP BY c.id
+            AND h.authorised_at > :since AND h.authorised_at <= :until"""
+# What a contact got before it was merged stays with its tombstone where the survivor has a message of that run, too.
+_HISTORY = f"""person AS MATERIALIZED (
+    SELECT id, id AS contact_id FROM page
+    UNION ALL SELECT c.id, t.id FROM page c JOIN contact t ON t.merged_into = c.id
+), to_contact AS (
+    SELECT c.id, {_COUNTED.replace("FROM page c", "FROM person c")} AND h.contact_id = c.contact_id OFFSET 0) h
+    GROUP BY c.id
 ), to_address AS (
     SELECT c.id, {_COUNTED} AND h.address_id = c.address_id OFFSET 0) h GROUP BY c.id
 )"""
@@ -143,10 +150,14 @@ def read_facts(
     now: datetime,
     expires_at: datetime | Mapping[int, datetime],
     first_due_at: datetime | None = None,
+    live: bool = False,
     outside_segment: Collection[int] = (),
     held_out_by_hash: bool = True,
 ) -> list[tuple[str, Facts]]:
-    """Return (external id, facts) for every contact of `contact_ids`, in contact order; one query."""
+    """Return (external id, facts) for every contact of `contact_ids`, in contact order; one query.
+
+    `live`: caps count what was authorised later than `now`, too, which only a clock that was set back can show.
+    """
     rows = connection.execute(
         _query(order),
         {
@@ -155,6 +166,7 @@ def read_facts(
             "run_id": order.run_id,
             "since": now - longest_window(order.facts.caps),
             "now": now,
+            "until": _END_OF_TIME if live else now,
             "priority": order.priority,
             "first_due_at": first_due_at or order.nominal_at,
             "run_name": order.name,

@@ -33,6 +33,7 @@ def take(connection: Connection, name: str, wanted: int, now: datetime) -> Grant
         return Grant(wanted, None)
     step = timedelta(seconds=1 / row.rate_per_second)
     arrival = max(row.theoretical_arrival_at or now, now)
+    arrival = min(arrival, now + step * row.burst)  # later only if the clock was set back since
     room = int((now + step * row.burst - arrival) / step)
     count = min(wanted, max(room, 0))
     arrival += step * count

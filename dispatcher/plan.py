@@ -14,6 +14,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import orjson
+import structlog
 from sqlalchemy import Connection, Engine, text
 from uuid_utils import uuid7
 
@@ -23,9 +24,12 @@ from dispatcher.errors import Refused
 from dispatcher.facts import Facts
 from dispatcher.facts_page import Order, order_of, read_facts
 from dispatcher.gates import Defer, Skip, Verdict, decide
+from dispatcher.locks import heed_brake
 from dispatcher.quiet_hours import first_instant
-from dispatcher.runs import Run, finish_planning, load_run
+from dispatcher.runs import Run, being_planned, finish_planning, load_run
 from dispatcher.shop import load_shop
+
+log = structlog.get_logger()
 
 BATCH_SIZE = 500
 _FIRST_TO_SEE_A_DAY = timezone(timedelta(hours=14))
@@ -46,10 +50,25 @@ class Planned:
     verdict: Verdict
 
 
+def plan_round(database: Engine) -> bool:
+    """Plan one page of each run that has some left; return whether any was.  One that cannot be holds up no other."""
+    planned = [_tried(database, run_id) for run_id in being_planned(database)]
+    return any(planned)
+
+
+def _tried(database: Engine, run_id: UUID) -> bool:
+    try:
+        return plan_page(database, run_id)
+    except Exception as error:
+        log.error("page.not_planned", run=str(run_id), error=type(error).__name__)
+        return False
+
+
 def plan_page(database: Engine, run_id: UUID) -> bool:
     """Plan the run's next page; False if there is none left to take."""
     with database.begin() as connection:
-        run = load_run(connection, run_id, lock="FOR SHARE")
+        heed_brake(connection, run_id)
+        run = load_run(connection, run_id)
         if run.state not in ("planning", "cancelled") or run.planned_at is not None:
             return False
         page = connection.execute(

@@ -69,13 +69,20 @@ def heartbeat(database: Engine, registration: Registration) -> None:
 
 
 def unregister(database: Engine, registration: Registration) -> None:
-    """Say goodbye: nothing of this worker is left to rescue."""
+    """Say goodbye if nothing of this worker is left to rescue; if something is, its free lock says that it is dead."""
     with database.begin() as connection:
-        connection.execute(
-            text("UPDATE worker SET ended_at = clock_timestamp() WHERE id = :id"), {"id": registration.worker_id}
-        )
-    registration.lock_path.unlink(missing_ok=True)
+        ended = connection.execute(_END, {"id": registration.worker_id}).rowcount
+    if ended:
+        registration.lock_path.unlink(missing_ok=True)
     os.close(registration.descriptor)
+
+
+_END = text("""
+UPDATE worker SET ended_at = clock_timestamp() WHERE id = :id AND NOT EXISTS (
+    SELECT FROM batch b WHERE b.worker_id = :id AND (b.state = 'claimed' OR EXISTS (
+        SELECT FROM message m
+        WHERE m.run_id = b.run_id AND m.batch_id = b.id AND m.status = 'sending' AND m.worker_id = :id)))
+""")
 
 
 def prove(worker: Row[Any]) -> Proof:
@@ -89,8 +96,10 @@ def prove(worker: Row[Any]) -> Proof:
         descriptor = os.open(worker.lock_path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:  # somebody cleared HOME away: only that there is no such process proves anything
         return "unproven" if _runs(worker.pid) else "dead"
+    except OSError:  # of another user, or not a file at all
+        return "unproven"
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look at once do not see each other
     except BlockingIOError:
         return "alive"
     else:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, text
 
-from dispatcher import clock, runs
+from dispatcher import clock, outranked, runs
 from dispatcher.plan import BATCH_SIZE
 
 GATHER_PAGE = 5_000
@@ -54,8 +54,11 @@ class Ticket:
 def release(database: Engine) -> list[Ticket]:
     """Gather due messages into batches and return the tickets to hand out, oldest batch first."""
     with database.begin() as connection:
+        cancelled = runs.sweep(connection, clock.read_now(connection))
+    outranked.let_go(database, cancelled)
+    with database.begin() as connection:
         now = clock.read_now(connection)
-        runs.sweep(connection, now)
+        runs.finish(connection, now)
         if _stopped(connection):
             return []
         gather(connection, now)

@@ -6,6 +6,7 @@ each contact.  Pausing and cancelling change only the run row; `sweep` carries i
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -18,6 +19,7 @@ from uuid_utils.compat import uuid7
 from dispatcher import audience, audit, clock, db
 from dispatcher.definitions import Campaign, TemplateMeta
 from dispatcher.errors import NotFound, Refused
+from dispatcher.locks import pull_brake
 from dispatcher.places import TZDATA_VERSION
 from segments.definition import Segment, to_json
 
@@ -76,7 +78,9 @@ def load_campaign(connection: Connection, name: str) -> tuple[int, Campaign]:
     ).one_or_none()
     if row is None or not row.active:
         names = connection.scalars(text("SELECT name FROM campaign WHERE active ORDER BY name")).all()
-        known = f"there are {', '.join(names)}" if names else "none has been applied yet: run dispatcher apply"
+        near = difflib.get_close_matches(name, names, n=1)
+        meant = f"did you mean {near[0]}?  There are" if near else "there are"
+        known = f"{meant} {', '.join(names)}" if names else "none has been applied yet: run dispatcher apply"
         raise NotFound(f"there is no campaign {name}; {known}")
     return row.id, Campaign.model_validate(row.definition)
 
@@ -179,7 +183,7 @@ def fire(
     return run.id
 
 
-def load_run(connection: Connection, run_id: UUID, *, lock: Literal["", "FOR SHARE", "FOR UPDATE"] = "") -> Run:
+def load_run(connection: Connection, run_id: UUID, *, lock: Literal["", "FOR UPDATE"] = "") -> Run:
     """Return a run; NotFound if there is none."""
     row = connection.execute(
         text(f"SELECT {', '.join(_STORED)} FROM run WHERE id = :id {lock}"),  # noqa: S608 - fixed names
@@ -211,7 +215,10 @@ def cancel(connection: Connection, run_id: UUID, *, by: str) -> None:
 
 
 def _move(connection: Connection, run_id: UUID, allowed: set[str], state: str, by: str) -> Run:
+    pull_brake(connection, run_id)
     run = load_run(connection, run_id, lock="FOR UPDATE")
+    if run.kind == "standing" and state == "cancelled":
+        raise Refused(f"run {run_id} carries every message of template {run.name}, later ones too; pause it instead")
     if run.state not in allowed:
         raise Refused(f"run {run_id} is {run.state} and cannot become {state}")
     connection.execute(text("UPDATE run SET state = :state WHERE id = :id"), {"state": state, "id": run_id})
@@ -224,7 +231,7 @@ def wake_stopped(connection: Connection, run_id: UUID | None = None) -> None:
     """Make what only an operator's stop had put off due at once; of one run, or of all."""
     connection.execute(
         text("""UPDATE message SET due_at = :now, deferred_reason = NULL, facts = NULL
-                WHERE status = 'pending' AND deferred_reason = 'OPERATOR'
+                WHERE status = 'pending' AND batch_id IS NULL AND deferred_reason = 'OPERATOR'
                   AND (CAST(:run AS uuid) IS NULL OR run_id = :run)"""),
         {"now": clock.read_now(connection), "run": run_id},
     )
@@ -232,6 +239,7 @@ def wake_stopped(connection: Connection, run_id: UUID | None = None) -> None:
 
 def stop_all(connection: Connection, *, by: str) -> None:
     """Stop authorising anything at all."""
+    pull_brake(connection)
     connection.execute(
         text("""UPDATE engine SET stopped_at = clock_timestamp() + clock_offset, stopped_by = :by
                 WHERE stopped_at IS NULL"""),
@@ -243,6 +251,7 @@ def stop_all(connection: Connection, *, by: str) -> None:
 
 def go_on(connection: Connection, *, by: str) -> None:
     """Undo `stop_all`."""
+    pull_brake(connection)
     connection.execute(text("UPDATE engine SET stopped_at = NULL, stopped_by = NULL"))
     wake_stopped(connection)
     audit.record(connection, by, "engine.go_on", "engine", {})
@@ -275,20 +284,24 @@ def finish_planning(connection: Connection, run_id: UUID) -> None:
     )
 
 
-def sweep(connection: Connection, now: datetime) -> int:
-    """Carry cancellation into one page of pending messages, and mark runs finished; return the messages changed."""
-    cancelled = connection.execute(
+def sweep(connection: Connection, now: datetime) -> list[int]:
+    """Carry cancellation into one page of pending messages; return their contacts."""
+    cancelled = connection.scalars(
         text("""
         WITH doomed AS MATERIALIZED (
             SELECT m.id FROM message m JOIN run r ON r.id = m.run_id
             WHERE r.state = 'cancelled' AND r.finished_at IS NULL AND m.status = 'pending'
             LIMIT :page FOR UPDATE OF m SKIP LOCKED)
         UPDATE message m SET status = 'cancelled', reason = 'OPERATOR', batch_id = NULL, settled_at = :now
-        FROM doomed WHERE m.id = doomed.id"""),
+        FROM doomed WHERE m.id = doomed.id RETURNING m.contact_id"""),
         {"page": SWEEP_PAGE, "now": now},
-    ).rowcount
+    )
+    return list(cancelled)
+
+
+def finish(connection: Connection, now: datetime) -> None:
+    """Mark the runs finished that have nothing left to do; first in its transaction, as runs come before messages."""
     connection.execute(_FINISH, {"now": now})
-    return int(cancelled)
 
 
 # A run whose every message has come to rest; `unknown` may still be settled by evidence.

@@ -141,6 +141,8 @@ def fire_due(database: Engine) -> list[UUID]:
             fired += _fire_campaign(database, campaign_id)
         except DispatcherError as error:  # the others' time has come, too
             log.error("campaign.not_fired", campaign_id=campaign_id, error=str(error))
+        except Exception as error:  # a definition or a segment that breaks is no reason either
+            log.error("campaign.not_fired", campaign_id=campaign_id, error=type(error).__name__)
     return fired
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from threading import Event
 from typing import Any
 from uuid import UUID
@@ -14,7 +15,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Connection, Engine, Row, text
 
-from dispatcher import clock, db, suppression
+from dispatcher import clock, db, outranked, suppression
 from dispatcher.authorise import LEASE, Authorised, Candidate, Claim, authorise
 from dispatcher.errors import DispatcherError
 from dispatcher.gates import Reason
@@ -114,6 +115,9 @@ def _render(renderer: Renderer, row: Row[Any]) -> Rendered:
         return Rendered(candidate, renderer.envelope(row))
     except DispatcherError as error:
         return Rendered(candidate, None, str(error))
+    except Exception as error:  # data that cannot be opened, or worse: it concerns this message, not its neighbours
+        log.error("render.broke", message=str(row.id), error=type(error).__name__)
+        return Rendered(candidate, None, f"it could not be rendered ({type(error).__name__})")
 
 
 def _send_slice(hands: Hands, claim: Claim, provider: Provider, rendered: list[Rendered], urgent: bool) -> int:
@@ -146,11 +150,15 @@ def _hand_over(provider: Provider, going: list[Envelope], authorised: Authorised
 def _suppress(database: Engine, refused: dict[UUID, SuppressionReason]) -> None:
     """Never use again what the provider says cannot work; one address a transaction, as each takes its own locks."""
     for message_id, reason in refused.items():
-        with database.begin() as connection:
-            row = connection.execute(
-                text("SELECT address_id, provider FROM message WHERE id = :id"), {"id": message_id}
-            ).one()
-            suppression.add(connection, row.address_id, reason, source=f"provider:{row.provider}")
+        db.insist(partial(_suppress_address, database, message_id, reason), suppressing=str(message_id))
+
+
+def _suppress_address(database: Engine, message_id: UUID, reason: SuppressionReason) -> None:
+    with database.begin() as connection:
+        row = connection.execute(
+            text("SELECT address_id, provider FROM message WHERE id = :id"), {"id": message_id}
+        ).one()
+        suppression.add(connection, row.address_id, reason, source=f"provider:{row.provider}")
 
 
 def _write_failures(database: Engine, claim: Claim, failed: list[Rendered]) -> None:
@@ -165,6 +173,7 @@ def _write_failures(database: Engine, claim: Claim, failed: list[Rendered]) -> N
             {"reason": Reason.RENDER_FAILED, "now": clock.read_now(connection), "batch": claim.batch_id,
              "ids": [r.candidate.message_id for r in failed], "because": [r.failure for r in failed]},
         )  # fmt: skip
+    outranked.let_go(database, [r.candidate.contact_id for r in failed])
 
 
 def _finish(database: Engine, claim: Claim) -> None:

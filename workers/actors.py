@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from dispatcher import plan as planning
 from dispatcher import release as releasing
 from dispatcher import rescue as rescuing
-from dispatcher import runs, schedules, sending
+from dispatcher import schedules, sending
 from workers import boot
 from workers.broker import HOUSEKEEPING, LANES, PLAN, RELEASE, wake
 
@@ -20,6 +20,8 @@ log = structlog.get_logger()
 
 #: Two at once: one waits for the database while the other thinks.  More would keep `release` waiting for a thread.
 _planners = threading.BoundedSemaphore(2)
+#: Freezing a large audience takes a while: two at once, with two planners, would leave nobody to `release`.
+_firing = threading.BoundedSemaphore(1)
 #: One planning ticket works this long at most, so that the next run's pages get their turn.
 PLAN_SECONDS = 5.0
 
@@ -51,9 +53,7 @@ def plan() -> None:
 def _plan_pages(database: Engine) -> None:
     until = time.monotonic() + PLAN_SECONDS
     while time.monotonic() < until and not boot.hands().stopping.is_set():
-        waiting = runs.being_planned(database)
-        planned = [planning.plan_page(database, run_id) for run_id in waiting]
-        if not any(planned):
+        if not planning.plan_round(database):
             return
         wake(release)  # what is planned is due
 
@@ -61,8 +61,13 @@ def _plan_pages(database: Engine) -> None:
 @dramatiq.actor(queue_name=HOUSEKEEPING)
 def fire() -> None:
     """Start the runs whose time has come."""
-    for run_id in schedules.fire_due(boot.hands().database):
-        log.info("run.fired", run=str(run_id))
+    if not _firing.acquire(blocking=False):
+        return
+    try:
+        for run_id in schedules.fire_due(boot.hands().database):
+            log.info("run.fired", run=str(run_id))
+    finally:
+        _firing.release()
 
 
 @dramatiq.actor(queue_name=HOUSEKEEPING)

@@ -141,8 +141,8 @@ def test_cancelling_sweeps_what_was_planned(shop: Engine) -> None:
     with shop.begin() as connection:
         runs.cancel(connection, run_id, by="test")
         now = connection.scalar(text("SELECT clock_timestamp()"))
-        assert runs.sweep(connection, now) == 1
-        runs.sweep(connection, now)
+        assert len(runs.sweep(connection, now)) == 1
+        runs.finish(connection, now)
 
     with shop.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM message WHERE status = 'pending'")) == 0
