@@ -1,4 +1,4 @@
-"""Interleavings that lose mail, double it or stand still, each forced: what happens between two steps of the protocol."""
+"""Interleavings that would lose mail, double it or stand still, each forced."""
 
 from __future__ import annotations
 
