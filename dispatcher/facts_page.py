@@ -48,7 +48,8 @@ _END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 # What follows looks into `message`, the one table that grows without end.  Each part is a probe of an index for every
 # contact of the page: OFFSET 0 keeps the planner from reading a whole run, or a whole day, for the sake of a page.
 
-# Somebody else in this run whose message went, or will go, to the same address.  The lowest contact id has it.
+# Somebody else in this run whose message went, or will go, to the same address (the lowest contact id has it), or went
+# to the same person before a merge.
 _DUPLICATES = f"""shared AS MATERIALIZED (
     SELECT c.id, o.id AS other FROM page c JOIN contact o ON o.{{channel}}_address_id = c.address_id AND o.id < c.id
 ), duplicate AS (
@@ -62,6 +63,11 @@ _DUPLICATES = f"""shared AS MATERIALIZED (
             SELECT d.id FROM message d
             WHERE d.run_id = :run_id AND d.channel = '{{channel}}' AND d.contact_id = s.other AND d.client IS NULL
                 AND d.status = 'pending' OFFSET 0) d
+        UNION ALL
+        SELECT c.id, CAST(d.id AS text) FROM page c JOIN contact t ON t.merged_into = c.id CROSS JOIN LATERAL (
+            SELECT d.id FROM message d
+            WHERE d.run_id = :run_id AND d.channel = '{{channel}}' AND d.contact_id = t.id AND d.client IS NULL
+                AND d.status IN {MAY_HAVE_LEFT} OFFSET 0) d
     ) AS taken GROUP BY id
 )"""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import orjson
 from sqlalchemy import Connection, Row, text
@@ -130,11 +132,11 @@ _SKIP = text(f"""
     WHERE m.status = 'pending' AND m.client IS NULL
       AND (m.contact_id = :survivor AND {_LOSERS_MAY_HAVE_LEFT} OR m.contact_id = :loser AND {_SURVIVOR_HAS_ONE})
 """)  # noqa: S608 - constants
+_PRESENT_ADDRESS = """(SELECT CASE m.channel WHEN 'email' THEN c.email_address_id ELSE c.sms_address_id END
+                       FROM contact c WHERE c.id = :survivor)"""
 _MOVE = text(f"""
     UPDATE message m SET contact_id = :survivor,
-           address_id = CASE WHEN m.status <> 'pending' THEN m.address_id
-                             ELSE (SELECT CASE m.channel WHEN 'email' THEN c.email_address_id ELSE c.sms_address_id END
-                                   FROM contact c WHERE c.id = :survivor) END
+           address_id = CASE WHEN m.status <> 'pending' THEN m.address_id ELSE {_PRESENT_ADDRESS} END
     WHERE m.contact_id = :loser AND (m.client IS NOT NULL OR NOT {_SURVIVOR_HAS_ONE})
 """)  # noqa: S608 - constants
 
@@ -148,6 +150,35 @@ def _move_messages(
     _reseal(connection, key_ring, survivor, loser)
     connection.execute(_MOVE, ids)
     outranked.wake(connection, [survivor.id], now)
+
+
+_STRAYS = text("""
+    SELECT m.id, c.id AS loser, c.merged_into AS survivor, c.external_id AS loser_external_id
+    FROM message m JOIN contact c ON c.id = m.contact_id
+    WHERE m.id = ANY(:ids) AND m.status = 'pending' AND m.client IS NULL AND c.merged_into IS NOT NULL ORDER BY m.id
+""")
+_SKIP_STRAY = text(f"""
+    UPDATE message m SET status = 'skipped', reason = 'DUPLICATE_ADDRESS', deferred_reason = NULL, batch_id = NULL,
+           facts = jsonb_build_object('merged', CAST(:loser_external_id AS text)), settled_at = :now
+    WHERE m.id = :id AND m.status = 'pending' AND m.contact_id = :loser AND {_SURVIVOR_HAS_ONE}
+""")  # noqa: S608 - constants
+_MOVE_STRAY = text(f"""
+    UPDATE message m SET contact_id = :survivor, address_id = {_PRESENT_ADDRESS}, batch_id = NULL
+    WHERE m.id = :id AND m.status = 'pending' AND m.contact_id = :loser AND NOT {_SURVIVOR_HAS_ONE}
+""")  # noqa: S608 - constants
+
+
+def follow(connection: Connection, message_ids: Collection[UUID]) -> None:
+    """Give pending messages of tombstones to the survivors, or skip what is surplus: what their merge did not see.
+
+    One was planned while the merge went on, or came back from a provider that had not taken it.
+    """
+    strays = connection.execute(_STRAYS, {"ids": list(message_ids)}).all()
+    lock_contacts(connection, {contact_id for row in strays for contact_id in (row.loser, row.survivor)})
+    now = clock.read_now(connection)
+    for row in strays:
+        connection.execute(_SKIP_STRAY, {**row._mapping, "now": now})
+        connection.execute(_MOVE_STRAY, dict(row._mapping))
 
 
 def _reseal(connection: Connection, key_ring: KeyRing, survivor: Row[Any], loser: Row[Any]) -> None:

@@ -166,15 +166,17 @@ def _hold_contact(connection: Connection, external_id: str) -> Row[Any]:
         text("SELECT contact_id FROM contact_alias WHERE external_id = :external_id"), {"external_id": external_id}
     )
     while contact_id is not None:
-        contact = connection.execute(
-            text(
-                "SELECT id, data_key, merged_into, email_address_id AS email, sms_address_id AS sms "
-                "FROM contact WHERE id = :id FOR SHARE"
-            ),
-            {"id": contact_id},
-        ).one()
-        if contact.merged_into is None and contact.data_key is not None:
-            return contact
+        with connection.begin_nested() as look:
+            contact = connection.execute(
+                text(
+                    "SELECT id, data_key, merged_into, email_address_id AS email, sms_address_id AS sms "
+                    "FROM contact WHERE id = :id FOR SHARE"
+                ),
+                {"id": contact_id},
+            ).one()
+            if contact.merged_into is None and contact.data_key is not None:
+                return contact
+            look.rollback()  # a tombstone is let go before its survivor, the lower id, is held: contacts by id
         contact_id = contact.merged_into
     raise NotFound(f"there is no contact {external_id}")
 

@@ -228,11 +228,18 @@ def _move(connection: Connection, run_id: UUID, allowed: set[str], state: str, b
 
 
 def wake_stopped(connection: Connection, run_id: UUID | None = None) -> None:
-    """Make what only an operator's stop had put off due at once; of one run, or of all."""
+    """Make what only an operator's stop had put off due at once; of one run, or of all.
+
+    What somebody else holds just now is left alone: it asks again by itself, within a minute.
+    """
     connection.execute(
-        text("""UPDATE message SET due_at = :now, deferred_reason = NULL, facts = NULL
-                WHERE status = 'pending' AND batch_id IS NULL AND deferred_reason = 'OPERATOR'
-                  AND (CAST(:run AS uuid) IS NULL OR run_id = :run)"""),
+        text("""
+        WITH waiting AS MATERIALIZED (
+            SELECT id FROM message
+            WHERE status = 'pending' AND batch_id IS NULL AND deferred_reason = 'OPERATOR'
+              AND (CAST(:run AS uuid) IS NULL OR run_id = :run) FOR UPDATE SKIP LOCKED)
+        UPDATE message m SET due_at = :now, deferred_reason = NULL, facts = NULL
+        FROM waiting WHERE m.id = waiting.id"""),
         {"now": clock.read_now(connection), "run": run_id},
     )
 
@@ -292,7 +299,8 @@ def sweep(connection: Connection, now: datetime) -> list[int]:
             SELECT m.id FROM message m JOIN run r ON r.id = m.run_id
             WHERE r.state = 'cancelled' AND r.finished_at IS NULL AND m.status = 'pending'
             LIMIT :page FOR UPDATE OF m SKIP LOCKED)
-        UPDATE message m SET status = 'cancelled', reason = 'OPERATOR', batch_id = NULL, settled_at = :now
+        UPDATE message m SET status = 'cancelled', reason = 'OPERATOR', deferred_reason = NULL, batch_id = NULL,
+               settled_at = :now
         FROM doomed WHERE m.id = doomed.id RETURNING m.contact_id"""),
         {"page": SWEEP_PAGE, "now": now},
     )

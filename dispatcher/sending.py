@@ -15,7 +15,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Connection, Engine, Row, text
 
-from dispatcher import clock, db, outranked, suppression
+from dispatcher import clock, db, identity, outranked, suppression
 from dispatcher.authorise import LEASE, Authorised, Candidate, Claim, authorise
 from dispatcher.errors import DispatcherError
 from dispatcher.gates import Reason
@@ -56,11 +56,13 @@ def send_batch(hands: Hands, batch_id: int) -> int:
             return 0
         run = load_run(connection, claim.run_id)
         renderer = Renderer(connection, run, hands.sender)
-        rows = connection.execute(_CONTENTS, {"run": claim.run_id, "batch": batch_id}).all()
+        contents = connection.execute(_CONTENTS, {"run": claim.run_id, "batch": batch_id}).all()
+        rows = [row for row in contents if row.merged_into is None]
         renderer.read_ahead(connection, [row.contact_id for row in rows])
     handed_over = 0
-    provider = hands.providers[run.channel]
     try:
+        provider = hands.providers[run.channel]
+        _follow(hands.database, [row.id for row in contents if row.merged_into is not None])
         for some in _slices(rows, provider.slice_size):
             if hands.stopping.is_set():
                 break
@@ -70,6 +72,12 @@ def send_batch(hands: Hands, batch_id: int) -> int:
     finally:
         db.insist(lambda: _finish(hands.database, claim), finishing=batch_id)
     return handed_over
+
+
+def _follow(database: Engine, strays: list[UUID]) -> None:
+    if strays:
+        with database.begin() as connection:
+            identity.follow(connection, strays)
 
 
 def _claim(connection: Connection, batch_id: int, worker_id: UUID) -> Claim | None:
@@ -84,7 +92,7 @@ def _claim(connection: Connection, batch_id: int, worker_id: UUID) -> Claim | No
 
 
 _CONTENTS = text(f"""
-SELECT m.id, m.expires_at, m.first_due_at, m.sealed AS data, {CONTACT_COLUMNS},
+SELECT m.id, m.expires_at, m.first_due_at, m.sealed AS data, c.merged_into, {CONTACT_COLUMNS},
        CASE m.channel WHEN 'email' THEN c.email_address_id ELSE c.sms_address_id END AS address_id
 FROM message m JOIN contact c ON c.id = m.contact_id
 WHERE m.run_id = :run AND m.batch_id = :batch AND m.status = 'pending'
@@ -166,8 +174,8 @@ def _write_failures(database: Engine, claim: Claim, failed: list[Rendered]) -> N
         return
     with database.begin() as connection:
         connection.execute(
-            text("""UPDATE message m SET status = 'failed', reason = :reason, settled_at = :now, batch_id = NULL,
-                           facts = jsonb_build_object('because', x.because)
+            text("""UPDATE message m SET status = 'failed', reason = :reason, deferred_reason = NULL, batch_id = NULL,
+                           settled_at = :now, facts = jsonb_build_object('because', x.because)
                     FROM unnest(CAST(:ids AS uuid[]), CAST(:because AS text[])) AS x(id, because)
                     WHERE m.id = x.id AND m.status = 'pending' AND m.batch_id = :batch"""),
             {"reason": Reason.RENDER_FAILED, "now": clock.read_now(connection), "batch": claim.batch_id,

@@ -370,6 +370,92 @@ def test_a_cap_counts_what_either_of_two_merged_contacts_got_in_the_same_run(han
     assert statuses(hands.database, again) == {"CAPPED": PEOPLE - 1}
 
 
+def test_whoever_was_merged_after_one_got_it_gets_it_once(hands: Hands, key_ring: KeyRing) -> None:
+    with hands.database.begin() as connection:
+        run_id = runs.start(connection, "hello", started_by="test")
+        p0, p1 = contact(connection, "p0"), contact(connection, "p1")
+        connection.execute(text("UPDATE audience_page SET contact_ids = array_remove(contact_ids, :p0)"), {"p0": p0})
+        connection.execute(
+            text("INSERT INTO audience_page (run_id, page, contact_ids) VALUES (:run, 1, ARRAY[CAST(:p0 AS bigint)])"),
+            {"run": run_id, "p0": p0},
+        )
+    assert plan_page(hands.database, run_id)
+    send_all(hands)
+    with hands.database.begin() as connection:
+        identity.merge(connection, key_ring, p0, p1)
+    assert plan_page(hands.database, run_id)
+    send_all(hands)
+
+    assert statuses(hands.database) == {"sent": PEOPLE - 1, "DUPLICATE_ADDRESS": 1}
+
+
+def test_a_message_planned_while_its_contact_is_merged_goes_to_the_survivor(
+    hands: Hands, key_ring: KeyRing, tmp_path: Path
+) -> None:
+    with hands.database.begin() as connection:
+        connection.execute(text("UPDATE contact SET country = 'DE' WHERE external_id = 'p0'"))  # not in the segment
+    with hands.database.begin() as merging:
+        identity.merge(merging, key_ring, contact(merging, "p0"), contact(merging, "p1"))
+        started(hands.database)
+    send_all(hands)
+    send_all(hands)
+
+    assert statuses(hands.database) == {"sent": PEOPLE - 1}
+    assert '"to":"p0@people.example"' in (tmp_path / "sandbox" / "outbox.jsonl").read_text()
+
+
+def test_a_message_that_comes_back_to_a_tombstone_is_surplus(hands: Hands, key_ring: KeyRing) -> None:
+    started(hands.database)
+    taken_back = text("""UPDATE message SET status = :status, authorised_at = NULL, batch_id = NULL
+                         WHERE contact_id = (SELECT id FROM contact WHERE external_id = 'p1')""")
+    with hands.database.begin() as connection:
+        connection.execute(taken_back, {"status": "sending"})
+    with hands.database.begin() as connection:
+        identity.merge(connection, key_ring, contact(connection, "p0"), contact(connection, "p1"))
+    with hands.database.begin() as connection:
+        connection.execute(taken_back, {"status": "pending"})
+    send_all(hands)
+
+    assert statuses(hands.database) == {"sent": PEOPLE - 2, "DUPLICATE_ADDRESS": 2}
+
+
+def test_who_asks_for_a_message_to_a_tombstone_holds_only_its_survivor(shop: Engine, key_ring: KeyRing) -> None:
+    with shop.begin() as connection:
+        p0, p1 = contact(connection, "p0"), contact(connection, "p1")
+        identity.merge(connection, key_ring, p0, p1)
+        connection.execute(text("UPDATE contact_alias SET contact_id = :p1 WHERE external_id = 'p1'"), {"p1": p1})
+    with shop.begin() as asking:
+        wish = messages.Wish("order", "email", "p1", {})
+        messages.submit(asking, key_ring, wish, client="shop", idempotency_key="order-1")
+        with shop.begin() as other:
+            free = text("SELECT id FROM contact WHERE id = ANY(:ids) FOR NO KEY UPDATE SKIP LOCKED")
+            assert other.scalars(free, {"ids": [p0, p1]}).all() == [p1]
+
+
+@pytest.mark.parametrize("deferred", ["OUTRANKED", "OPERATOR"])
+def test_what_is_cancelled_is_no_longer_put_off(shop: Engine, deferred: str) -> None:
+    run_id = started(shop)
+    with shop.begin() as connection:
+        connection.execute(text("UPDATE message SET deferred_reason = :deferred"), {"deferred": deferred})
+        runs.cancel(connection, run_id, by="test")
+    release.release(shop)
+
+    with shop.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM message WHERE deferred_reason IS NULL")) == PEOPLE
+
+
+def test_go_on_waits_for_nobody_who_holds_a_message(shop: Engine) -> None:
+    run_id = started(shop)
+    with shop.begin() as connection:
+        runs.pause(connection, run_id, by="test")
+        connection.execute(text("UPDATE message SET deferred_reason = 'OPERATOR', batch_id = NULL"))
+    with shop.begin() as merging, shop.begin() as connection:
+        merging.execute(text("SELECT FROM message ORDER BY contact_id LIMIT 1 FOR UPDATE"))
+        connection.execute(text("SET LOCAL statement_timeout = '3s'"))
+        runs.resume(connection, run_id, by="test")
+    assert statuses(shop) == {"OPERATOR": 1, "pending": PEOPLE - 1}
+
+
 @pytest.mark.parametrize("ends", ["cancelled", "failed"])
 def test_whatever_ends_the_winner_makes_the_loser_due_at_once(hands: Hands, key_ring: KeyRing, ends: str) -> None:
     winner = started(hands.database, "important")
