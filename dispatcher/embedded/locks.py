@@ -32,12 +32,16 @@ def share(descriptor: int) -> None:
 
 
 def is_held(path: Path) -> bool:
-    """Return whether any living process holds the lock."""
+    """Return whether any living process holds the lock alone."""
     if not path.exists():
         return False
     descriptor = open_lock(path)
     try:
-        return not try_exclusive(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look at once do not see each other
+    except BlockingIOError:
+        return True
+    else:
+        return False
     finally:
         os.close(descriptor)
 
