@@ -117,7 +117,7 @@ def _brake(connection: Connection) -> Check:
 def _rooms(connection: Connection) -> Check:
     rows = connection.execute(
         text(
-            "SELECT kind, host, lock_path FROM worker WHERE ended_at IS NULL "
+            "SELECT kind, host, pid, lock_path FROM worker WHERE ended_at IS NULL "
             "AND heartbeat_at > clock_timestamp() - make_interval(secs => :silent) ORDER BY kind"
         ),
         {"silent": _SILENT_SECONDS},

@@ -25,7 +25,7 @@ LOOK_EVERY_SECONDS = 0.25
 FRESH_SECONDS = 15
 
 _STANDING = text("""
-    SELECT r.state, r.audience, r.planned_at IS NOT NULL AS planned, count(m.id) AS rows,
+    SELECT r.state, r.audience, r.finished_at IS NOT NULL AS finished, count(m.id) AS rows,
            count(*) FILTER (WHERE m.status = 'pending' AND m.due_at > clock_timestamp() + e.clock_offset) AS deferred,
            count(*) FILTER (WHERE m.status = 'pending') AS pending,
            count(*) FILTER (WHERE m.status = 'sending') AS sending,
@@ -33,7 +33,7 @@ _STANDING = text("""
     FROM engine e, run r LEFT JOIN message m ON m.run_id = r.id WHERE r.id = :run GROUP BY r.id
 """)
 _WORKERS = text(
-    "SELECT kind, host, lock_path FROM worker WHERE ended_at IS NULL "
+    "SELECT kind, host, pid, lock_path FROM worker WHERE ended_at IS NULL "
     "AND heartbeat_at > clock_timestamp() - make_interval(secs => :fresh)"
 )
 #: Without any one of these a run does not come to its end.
@@ -46,16 +46,12 @@ class Standing:
 
     state: str
     audience: int
-    planned: bool
+    finished: bool  # the clock has seen that nothing is open any more, and closed the run
     rows: int
     deferred: int  # pending, and due later than now
     pending: int
     sending: int
     next_due_at: datetime | None
-
-    @property
-    def is_done(self) -> bool:
-        return self.planned and not self.pending and not self.sending
 
     @property
     def finished_rows(self) -> int:
@@ -84,7 +80,7 @@ def wait_until_done(runtime: Runtime, run_id: UUID, timeout_seconds: float | Non
     with _rooms(runtime):
         standing = _watch(runtime.database, run_id, deadline)
     door.say(standing.line)
-    if standing.is_done:
+    if standing.finished:
         return
     if standing.state == "paused":
         raise Refused(f"run {run_id} is paused; dispatcher campaign resume {run_id} lets it go on")
@@ -100,7 +96,7 @@ def _watch(database: Engine, run_id: UUID, deadline: float | None) -> Standing:
                 standing = read_standing(connection, run_id)
             bar.update(task, total=standing.audience, completed=standing.finished_rows, description=standing.line)
             out_of_time = deadline is not None and time.monotonic() >= deadline
-            if standing.is_done or standing.state == "paused" or out_of_time:
+            if standing.finished or standing.state == "paused" or out_of_time:
                 return standing
             time.sleep(LOOK_EVERY_SECONDS)
 
