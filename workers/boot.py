@@ -19,11 +19,13 @@ from workers.broker import HOUSEKEEPING, MARKETING_LANES, PLAN, RELEASE, TRANSAC
 
 log = structlog.get_logger()
 
-#: Which queues a kind of worker serves, with how many threads.  Transactional lanes never wait behind marketing.
-GROUPS: dict[str, tuple[tuple[str, ...], int]] = {
-    "marketing": (MARKETING_LANES, 2),
-    "transactional": (TRANSACTIONAL_LANES, 4),
-    "control": ((RELEASE, PLAN, HOUSEKEEPING), 4),
+#: Which queues a kind of worker serves, with how many threads, and how many tickets of each queue it takes at once.
+#: Transactional lanes never wait behind marketing.  Of a lane it takes one more than it has threads, so that none idles
+#: and no pile dies with it; of the control queues one, so that planning leaves a thread for each of the others.
+GROUPS: dict[str, tuple[tuple[str, ...], int, int]] = {
+    "marketing": (MARKETING_LANES, 2, 3),
+    "transactional": (TRANSACTIONAL_LANES, 4, 5),
+    "control": ((RELEASE, PLAN, HOUSEKEEPING), 4, 1),
 }
 HEARTBEAT_SECONDS = 2.0
 LAST_SLICE_MILLISECONDS = 30_000
@@ -40,7 +42,7 @@ def hands() -> Hands:
 
 def serve(runtime: Runtime, group: str) -> int:
     """Work on the queues of `group` until told to stop; return the exit code."""
-    queues, threads = GROUPS[group]
+    queues, threads, tickets = GROUPS[group]
     broker = connect(runtime.broker_url)
     from workers import actors  # noqa: F401 - declares the actors on the broker just made
 
@@ -50,6 +52,7 @@ def serve(runtime: Runtime, group: str) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stopping.set())
     worker = Worker(broker, queues=set(queues), worker_threads=threads, worker_timeout=200)
+    worker.queue_prefetch = tickets
     worker.start()
     log.info("worker.started", worker=str(registration.worker_id), kind=group)
     try:

@@ -6,11 +6,6 @@ seconds, nothing else.
 
 from __future__ import annotations
 
-import os
-
-# Read by dramatiq when it is imported: a worker takes one ticket ahead, not a pile that dies with it.
-os.environ.setdefault("dramatiq_queue_prefetch", "1")
-
 import dramatiq
 import dramatiq.errors
 import structlog
