@@ -45,6 +45,8 @@ REPOSITORY = Path(__file__).parents[1]
 PATIENCE_SECONDS = 60.0
 #: Caps so wide that the same people can be in run after run, and are still counted each time.
 ROOMY_CAPS = {"dispatcher.toml": FILES["dispatcher.toml"].replace("max = 1\n", "max = 1000\n")}
+#: So many people make four batches of a run.
+CROWD = 2_000
 _LOOK_EVERY_SECONDS = 0.05
 
 
@@ -136,9 +138,15 @@ class Live:
 
     def outbox(self, run_id: UUID | None = None) -> list[dict[str, Any]]:
         """Return what the sandbox accepted, in its order; a line that a killed hand tore is none."""
+        of_run = b"" if run_id is None else str(run_id).encode()
         lines = self.log.read_bytes().split(b"\n") if self.log.exists() else []
-        mails = [mail for mail in map(_parsed, lines) if mail is not None]
+        mails = [mail for mail in (_parsed(line) for line in lines if of_run in line) if mail is not None]
         return [mail for mail in mails if run_id is None or mail["run"] == str(run_id)]
+
+    def agreed(self) -> int:
+        """Return how many people have granted what the campaigns are about."""
+        query = "SELECT count(*) FROM consent WHERE channel = 'email' AND topic = 'offers' AND state = 'granted'"
+        return int(self.one(query))
 
     def broker(self) -> redis.Redis:
         return redis.Redis.from_url(self.runtime.broker_url)

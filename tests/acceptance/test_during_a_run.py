@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,30 +12,15 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from house import ROOMY_CAPS, Live, eventually, live_shop, own_servers, unsubscribe_url, write_people
-from small_workspace import FILES
-from sqlalchemy.engine import URL
+from house import CROWD, Live, eventually, unsubscribe_url
 
 from dispatcher import api_keys
 from dispatcher.tokens import UnsubscribeTokens
 
-PEOPLE = 1_500
 LOOKS = 1_000
 CLICKS_OF_EACH_KIND = 20
 ORDERS = 4
 ONE_CLICK = {"Content-Type": "application/x-www-form-urlencoded"}
-WORKSPACE = {**ROOMY_CAPS, "campaigns/again.yaml": FILES["campaigns/hello.yaml"].replace("hello", "again")}
-
-
-@pytest.fixture(scope="module")
-def live(servers: tuple[str, str], template_database: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    folder = tmp_path_factory.mktemp("during")
-    people = write_people(folder / "people.csv", PEOPLE)
-    with (
-        own_servers(servers, template_database) as own,
-        live_shop(folder / "home", servers=own, workspace=WORKSPACE, people=people) as live,
-    ):
-        yield live
 
 
 @dataclass(frozen=True)
@@ -74,7 +58,7 @@ def test_nothing_leaves_for_whoever_was_told_200_and_looking_at_links_changes_no
 ) -> None:
     live.tell_sandbox(seconds_per_call=0.2, seconds_per_message=0.003)
     links, chance = Links(live), random.Random(7)
-    agreed = [f"p{number:05}" for number in range(PEOPLE) if number % 40 != 7]
+    agreed = [f"p{number:05}" for number in range(CROWD) if number % 40 != 7]
     only_looked_at = chance.sample(agreed, 300)
     run_id = live.start("hello")
     eventually(lambda: live.statuses(run_id)["sending"])
@@ -87,10 +71,8 @@ def test_nothing_leaves_for_whoever_was_told_200_and_looking_at_links_changes_no
 
     _check_silence(live, run_id, done)
     _check_links(live, run_id, links)
-    statuses = live.check_nobody_twice_nobody_lost(run_id)
-    assert statuses["skipped"] >= PEOPLE // 40
+    live.check_nobody_twice_nobody_lost(run_id)
     _check_only_clicks_were_recorded(live, only_looked_at, done)
-    live.check_invariants()
     with capsys.disabled():
         print(f"\nPOST in mid-run: {Counter((click.found, click.status) for click in done)}")
 
@@ -167,7 +149,6 @@ def _check_only_clicks_were_recorded(live: Live, only_looked_at: list[str], clic
 
 
 def test_the_next_campaign_leaves_out_whoever_unsubscribed(live: Live) -> None:
-    live.tell_sandbox()
     run_id = live.start("again")
     live.finish(run_id)
     skipped = live.rows(
@@ -189,30 +170,31 @@ def test_an_order_confirmation_does_not_wait_behind_a_campaign(live: Live, capsy
     live.tell_sandbox(seconds_per_call=1.0)
     with live.database.begin() as connection:
         key = api_keys.create(connection, "shop", ["messages:write"])
-    runs = [live.start(campaign) for campaign in ("hello", "again") * 2]
+    runs = [live.start(campaign) for campaign in ("hello", "again", "hello")]
     eventually(lambda: sum(live.statuses(run_id)["sending"] for run_id in runs))
     with ThreadPoolExecutor(ORDERS) as shoppers:
         asked = [shoppers.submit(_order, live, key, number) for number in range(ORDERS)]
         message_ids = {future.result() for future in asked}
-        seconds = eventually(lambda: message_ids <= {mail["message_id"] for mail in live.outbox()})
+        eventually(lambda: message_ids <= {mail["message_id"] for mail in live.outbox()})
         waiting = sum(live.statuses(run_id)["pending"] for run_id in runs)
+    live.tell_sandbox()
     left = live.rows(
-        """SELECT extract(epoch FROM handed_over_at - due_at) AS seconds, status FROM message
-           WHERE id = ANY(CAST(:ids AS uuid[]))""",
+        """SELECT extract(epoch FROM handed_over_at - due_at) AS seconds FROM message
+           WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY 1""",
         ids=list(message_ids),
     )
 
-    assert len(message_ids) == ORDERS
+    assert len(left) == ORDERS
     assert waiting, "the campaign was over before the orders came"
-    assert max(row.seconds for row in left) < 5, "more than the sandbox's own second, and a little"
+    assert left[-1].seconds < ORDERS, "one after the other"
     for run_id in runs:
         live.finish(run_id)
         live.check_nobody_twice_nobody_lost(run_id)
-    live.check_invariants()
     with capsys.disabled():
-        slowest = max(row.seconds for row in left)
-        print(f"\n{ORDERS} orders while {waiting} marketing messages waited: all handed over after {slowest:.1f} s, "
-              f"1 s of it the sandbox's own; seen {seconds:.1f} s after the last 202")  # fmt: skip
+        print(
+            f"\n{ORDERS} orders while {waiting} marketing messages waited: the slowest left after "
+            f"{left[-1].seconds:.1f} s, 1 s of it the sandbox's own"
+        )
 
 
 def _order(live: Live, key: str, number: int) -> Any:
