@@ -32,7 +32,8 @@ def merge(connection: Connection, key_ring: KeyRing, one_id: int, other_id: int,
     if survivor_id == loser_id:
         return survivor_id
     _hold_pages(connection, survivor_id, loser_id)
-    lock_contacts(connection, [survivor_id, loser_id])
+    tombstones = connection.scalars(text("SELECT id FROM contact WHERE merged_into = :id"), {"id": loser_id})
+    lock_contacts(connection, [survivor_id, loser_id, *tombstones])
     survivor, loser = _read(connection, survivor_id), _read(connection, loser_id)
     if survivor.erased_at or loser.erased_at:
         raise Refused(

@@ -18,6 +18,10 @@ _ENGINE_BRAKE = 0x73746F70  # "stop"
 
 _CONTACTS = text("SELECT id FROM contact WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE")
 _ADDRESSES = text("SELECT id FROM address WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE")
+_PENDING_OF = text("""
+SELECT m.contact_id FROM batch b JOIN message m ON m.run_id = b.run_id AND m.batch_id = b.id
+WHERE b.id = ANY(:ids) AND m.status = 'pending'
+""")
 _ADVISORY = text("SELECT pg_advisory_xact_lock(:key)")
 _ADVISORY_SHARED = text("SELECT pg_advisory_xact_lock_shared(:key)")
 
@@ -32,6 +36,11 @@ def lock_addresses(connection: Connection, ids: Collection[int]) -> None:
     """Hold these addresses until the transaction ends; the contacts come first."""
     if ids:
         connection.execute(_ADDRESSES, {"ids": sorted(set(ids))})
+
+
+def lock_pending_of(connection: Connection, batch_ids: Collection[int]) -> None:
+    """Hold the contacts of what is pending in these batches, before all of it is changed at once."""
+    lock_contacts(connection, connection.scalars(_PENDING_OF, {"ids": list(batch_ids)}).all())
 
 
 def lock_identity(connection: Connection) -> None:

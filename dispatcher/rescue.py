@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Engine, Row, text
 from sqlalchemy.exc import DBAPIError
 
 from dispatcher import clock
+from dispatcher.locks import lock_pending_of
 from dispatcher.registration import prove, this_host
 
 log = structlog.get_logger()
@@ -96,7 +97,9 @@ def _let_go_on(database: Engine, worker: Row[Any]) -> int:
     Should it live, its claim is gone, so it authorises nothing more of them.
     """
     with database.begin() as connection:
-        batches = list(connection.scalars(text(f"{_OVERDUE.text} FOR UPDATE"), {"id": worker.id, "patience": PATIENCE}))
+        late = {"id": worker.id, "patience": PATIENCE}
+        lock_pending_of(connection, connection.scalars(_OVERDUE, late).all())
+        batches = list(connection.scalars(text(f"{_OVERDUE.text} FOR UPDATE"), late))
         pending = _free_pending(connection, batches) if batches else 0
     if batches:
         log.warning("worker.overdue", worker=str(worker.id), kind=worker.kind, batches=len(batches), pending=pending)
@@ -105,14 +108,14 @@ def _let_go_on(database: Engine, worker: Row[Any]) -> int:
 
 def _bury(database: Engine, worker: Row[Any]) -> int:
     with database.begin() as connection:
+        claimed = text("SELECT id FROM batch WHERE worker_id = :id AND state = 'claimed'")
+        lock_pending_of(connection, connection.scalars(claimed, {"id": worker.id}).all())
         again = connection.scalar(
             text("SELECT ended_at IS NULL FROM worker WHERE id = :id FOR UPDATE"), {"id": worker.id}
         )
         if not again:
             return 0
-        batches = connection.scalars(
-            text("SELECT id FROM batch WHERE worker_id = :id AND state = 'claimed' FOR UPDATE"), {"id": worker.id}
-        ).all()
+        batches = connection.scalars(text(f"{claimed.text} FOR UPDATE"), {"id": worker.id}).all()
         unknown, pending = _free(connection, worker, list(batches))
         connection.execute(text("UPDATE worker SET ended_at = clock_timestamp() WHERE id = :id"), {"id": worker.id})
     Path(worker.lock_path).unlink(missing_ok=True)

@@ -312,9 +312,14 @@ def finish(connection: Connection, now: datetime) -> None:
     connection.execute(_FINISH, {"now": now})
 
 
-# A run whose every message has come to rest; `unknown` may still be settled by evidence.
+# A run whose every message has come to rest; `unknown` may still be settled by evidence.  Batches that were emptied
+# before anybody took them are done, too.
 _FINISH = text("""
-UPDATE run r SET finished_at = :now, state = CASE r.state WHEN 'running' THEN 'finished' ELSE r.state END
-WHERE r.kind = 'campaign' AND r.finished_at IS NULL AND r.planned_at IS NOT NULL AND r.state IN ('running', 'cancelled')
-  AND NOT EXISTS (SELECT FROM message m WHERE m.run_id = r.id AND m.status IN ('pending', 'sending'))
+WITH finished AS (
+    UPDATE run r SET finished_at = :now, state = CASE r.state WHEN 'running' THEN 'finished' ELSE r.state END
+    WHERE r.kind = 'campaign' AND r.finished_at IS NULL AND r.planned_at IS NOT NULL
+      AND r.state IN ('running', 'cancelled')
+      AND NOT EXISTS (SELECT FROM message m WHERE m.run_id = r.id AND m.status IN ('pending', 'sending'))
+    RETURNING r.id)
+UPDATE batch b SET state = 'done' FROM finished WHERE b.run_id = finished.id AND b.state = 'ready'
 """)

@@ -19,6 +19,7 @@ from dispatcher import clock, db, identity, outranked, suppression
 from dispatcher.authorise import LEASE, Authorised, Candidate, Claim, authorise
 from dispatcher.errors import DispatcherError
 from dispatcher.gates import Reason
+from dispatcher.locks import lock_contacts, lock_pending_of
 from dispatcher.providers.protocol import Envelope, Provider, Receipt, Rejected, Unknown, boot_seconds
 from dispatcher.rendering import CONTACT_COLUMNS, Renderer, Sender
 from dispatcher.runs import load_run
@@ -173,6 +174,7 @@ def _write_failures(database: Engine, claim: Claim, failed: list[Rendered]) -> N
     if not failed:
         return
     with database.begin() as connection:
+        lock_contacts(connection, [r.candidate.contact_id for r in failed])
         connection.execute(
             text("""UPDATE message m SET status = 'failed', reason = :reason, deferred_reason = NULL, batch_id = NULL,
                            settled_at = :now, facts = jsonb_build_object('because', x.because)
@@ -187,6 +189,7 @@ def _write_failures(database: Engine, claim: Claim, failed: list[Rendered]) -> N
 def _finish(database: Engine, claim: Claim) -> None:
     """Close the batch; what is still pending (changed under way, or left by a stop) goes back to be gathered anew."""
     with database.begin() as connection:
+        lock_pending_of(connection, [claim.batch_id])
         mine = connection.scalar(
             text("""UPDATE batch SET state = 'done', lease_until = NULL
                     WHERE id = :batch AND claim_token = :token AND worker_id = :worker AND state = 'claimed'

@@ -99,7 +99,7 @@ class _Page:
         self._address_ids = ensure_addresses(connection, key_ring, wanted)
         self._erased = _erased_among(connection, self._address_ids.values())
         aliases, contact_ids = self._find(given)
-        lock_contacts(connection, contact_ids)
+        lock_contacts(connection, contact_ids | _tombstones_of(connection, contact_ids))  # a merge moves these, too
         contacts = {contact.id: contact for contact in read_contacts(connection, key_ring, contact_ids)}
         present = {i for c in contacts.values() for i in (c.email_address_id, c.sms_address_id) if i is not None}
         lock_addresses(connection, present | set(self._address_ids.values()))
@@ -214,6 +214,12 @@ def _fill(contact: Contact, one: Particulars, *, overwrite: bool) -> set[str]:
         return set(changes)
     contact.attributes = attributes
     return {*changes, "attributes"}
+
+
+def _tombstones_of(connection: Connection, contact_ids: Collection[int]) -> set[int]:
+    return set(
+        connection.scalars(text("SELECT id FROM contact WHERE merged_into = ANY(:ids)"), {"ids": list(contact_ids)})
+    )
 
 
 def _erased_among(connection: Connection, address_ids: Collection[int]) -> set[int | None]:

@@ -24,9 +24,10 @@ from small_workspace import FILES, write_workspace
 from sqlalchemy import Connection, Engine, text
 
 from dispatcher import authorise as authorising
-from dispatcher import clock, identity, lanes, messages, release, rescue, runs, sending
+from dispatcher import clock, identity, lanes, locks, messages, release, rescue, runs, sending
 from dispatcher.apply import apply
 from dispatcher.authorise import Candidate, Claim
+from dispatcher.contacts import Particulars, save_contacts
 from dispatcher.errors import Refused
 from dispatcher.keys import KeyRing
 from dispatcher.plan import plan_page, plan_round
@@ -301,6 +302,7 @@ def test_two_who_look_at_a_dead_worker_at_once_both_see_that_it_is_dead(
 def test_after_an_outage_workers_have_time_to_write_down_what_only_they_know(
     hands: Hands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(rescue, "_watch", rescue._Watch())
     started(hands.database)
     program = (
         "import fcntl, os, sys; f = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT); fcntl.flock(f, fcntl.LOCK_EX);"
@@ -430,6 +432,73 @@ def test_who_asks_for_a_message_to_a_tombstone_holds_only_its_survivor(shop: Eng
         with shop.begin() as other:
             free = text("SELECT id FROM contact WHERE id = ANY(:ids) FOR NO KEY UPDATE SKIP LOCKED")
             assert other.scalars(free, {"ids": [p0, p1]}).all() == [p1]
+
+
+def waits_for_a_lock(database: Engine) -> None:
+    """Return when somebody in this database waits for a lock."""
+    deadline = time.monotonic() + 10
+    waiting = text("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() "
+                   "AND wait_event_type = 'Lock')")  # fmt: skip
+    while time.monotonic() < deadline:
+        with database.connect() as connection:
+            if connection.scalar(waiting):
+                return
+    raise AssertionError("nobody waits")
+
+
+def test_who_closes_a_batch_waits_with_no_message_in_its_hands(hands: Hands) -> None:
+    started(hands.database)
+    [batch_id] = ready(hands.database)
+    hands.stopping.set()  # nothing is sent; the batch is closed and its messages go back
+    with hands.database.begin() as merging:
+        locks.lock_contacts(merging, [contact(merging, "p5")])
+        merging.execute(text("UPDATE message SET facts = NULL WHERE contact_id = :p5"), {"p5": contact(merging, "p5")})
+        closing = threading.Thread(target=send_batch, args=(hands, batch_id))
+        closing.start()
+        waits_for_a_lock(hands.database)
+        merging.execute(text("SELECT FROM message FOR UPDATE NOWAIT"))  # as an import that merges others, too
+    closing.join()
+
+    with hands.database.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM message WHERE batch_id IS NULL")) == PEOPLE
+
+
+def test_an_import_holds_old_tombstones_in_their_order(shop: Engine, key_ring: KeyRing) -> None:
+    with shop.begin() as connection:
+        identity.merge(connection, key_ring, contact(connection, "p1"), p2 := contact(connection, "p2"))
+        p3 = contact(connection, "p3")
+    given = [
+        Particulars("p1", email="p0@people.example"),  # p1, with its tombstone, turns out to be p0
+        Particulars("p3", first_name="Anna"),
+    ]
+
+    def take_in() -> None:
+        with shop.begin() as connection:
+            save_contacts(connection, key_ring, given)
+
+    with shop.begin() as authorising_:
+        locks.lock_contacts(authorising_, [p2])  # rendered before the merge
+        importing = threading.Thread(target=take_in)
+        importing.start()
+        waits_for_a_lock(shop)
+        authorising_.execute(text("SELECT FROM contact WHERE id = :p3 FOR NO KEY UPDATE NOWAIT"), {"p3": p3})
+    importing.join()
+
+    with shop.connect() as connection:
+        survivor = connection.scalar(text("SELECT merged_into FROM contact WHERE id = :p2"), {"p2": p2})
+        assert survivor == contact(connection, "p0")
+
+
+def test_a_batch_of_a_finished_run_is_done(hands: Hands) -> None:
+    run_id = started(hands.database)
+    with hands.database.begin() as connection:
+        runs.cancel(connection, run_id, by="test")
+    release.release(hands.database)
+    release.release(hands.database)
+
+    with hands.database.connect() as connection:
+        assert connection.scalar(text("SELECT finished_at IS NOT NULL FROM run"))
+        assert connection.scalar(text("SELECT state FROM batch")) == "done"
 
 
 @pytest.mark.parametrize("deferred", ["OUTRANKED", "OPERATOR"])
