@@ -14,6 +14,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL
 from verifying import ONE_SENT, SENT, a_shop, broken, by_name, look, look_for, written
 
+from dispatcher.providers.sandbox import Sandbox
 from dispatcher.verify import accounting, verify
 
 
@@ -223,7 +224,8 @@ BROKEN = [
     ("INV-17", "was over its rate by 1", (  # 10 at once, and two hands with a slice each
         "UPDATE lane SET rate_per_second = 0.001, burst = 10",
         """INSERT INTO attempt (message_id, number, authorised_at, outcome)
-           SELECT message_id, number + n, '2026-01-01', 'not_sent' FROM attempt, generate_series(1, 511) AS n""",
+           SELECT message_id, number + n, '2026-01-01', 'not_sent' FROM attempt, generate_series(1, %d) AS n"""
+        % (10 + 2 * Sandbox.slice_size + 1),
     )),
     ("INV-18", "do not add up", (f"UPDATE run SET audience = 15 WHERE {IN_HELLO.replace('run_id', 'id')}",)),
     ("INV-19", "which is finished", ("UPDATE batch SET state = 'done'",)),
@@ -250,7 +252,8 @@ def test_a_rate_that_is_just_kept_holds(ledger: Ledger) -> None:
         ledger,
         "UPDATE lane SET rate_per_second = 0.001, burst = 10",
         """INSERT INTO attempt (message_id, number, authorised_at, outcome)
-           SELECT message_id, number + n, '2026-01-01', 'not_sent' FROM attempt, generate_series(1, 510) AS n""",
+           SELECT message_id, number + n, '2026-01-01', 'not_sent' FROM attempt, generate_series(1, %d) AS n"""
+        % (10 + 2 * Sandbox.slice_size),
     )
 
     assert results["INV-17"].status == "holds"
