@@ -223,9 +223,9 @@ BROKEN = [
     ("INV-16", "evidence can be changed", ("ALTER TABLE consent_event DISABLE TRIGGER consent_event_append_only",)),
     ("INV-17", "was over its rate by 1", (  # 10 at once, and two hands with a slice each
         "UPDATE lane SET rate_per_second = 0.001, burst = 10",
-        """INSERT INTO attempt (message_id, number, authorised_at, outcome)
-           SELECT message_id, number + n, '2026-01-01', 'not_sent' FROM attempt, generate_series(1, %d) AS n"""
-        % (10 + 2 * Sandbox.slice_size + 1),
+        f"""INSERT INTO attempt (message_id, number, authorised_at, outcome)
+            SELECT message_id, number + n, '2026-01-01', 'not_sent'
+            FROM attempt, generate_series(1, {10 + 2 * Sandbox.slice_size + 1}) AS n""",
     )),
     ("INV-18", "do not add up", (f"UPDATE run SET audience = 15 WHERE {IN_HELLO.replace('run_id', 'id')}",)),
     ("INV-19", "which is finished", ("UPDATE batch SET state = 'done'",)),
@@ -251,9 +251,9 @@ def test_a_rate_that_is_just_kept_holds(ledger: Ledger) -> None:
     results = look(
         ledger,
         "UPDATE lane SET rate_per_second = 0.001, burst = 10",
-        """INSERT INTO attempt (message_id, number, authorised_at, outcome)
-           SELECT message_id, number + n, '2026-01-01', 'not_sent' FROM attempt, generate_series(1, %d) AS n"""
-        % (10 + 2 * Sandbox.slice_size),
+        f"""INSERT INTO attempt (message_id, number, authorised_at, outcome)
+            SELECT message_id, number + n, '2026-01-01', 'not_sent'
+            FROM attempt, generate_series(1, {10 + 2 * Sandbox.slice_size}) AS n""",
     )
 
     assert results["INV-17"].status == "holds"
