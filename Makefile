@@ -35,7 +35,7 @@ up: setup ## everything in one terminal: servers, clock, workers, HTTP (Ctrl-C e
 run: up ## the same as up
 
 test: .venv/.dev ## the tests, against real PostgreSQL and Valkey
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow and not thorough"
 
 test-all: .venv/.dev ## the tests and their longer campaigns
 	@HYPOTHESIS_PROFILE=check $(BIN)/python -m pytest

@@ -15,6 +15,8 @@ from house import REPOSITORY, bare_environment, command, running
 
 from dispatcher import embedded
 
+pytestmark = pytest.mark.thorough
+
 CONTRACT_COLUMNS = (
     "message_id", "contact", "channel", "topic", "status", "reason", "due_at", "authorised_at", "handed_over_at",
     "settled_at", "expires_at", "provider", "provider_ref", "address_hash",

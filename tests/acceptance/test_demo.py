@@ -14,6 +14,8 @@ from house import REPOSITORY, bare_environment, command, eventually, running
 
 from dispatcher import embedded
 
+pytestmark = pytest.mark.thorough
+
 DEMO_SECONDS = 180.0
 
 

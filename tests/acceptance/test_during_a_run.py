@@ -17,6 +17,8 @@ from house import CROWD, Live, eventually, unsubscribe_url
 from dispatcher import api_keys
 from dispatcher.tokens import UnsubscribeTokens
 
+pytestmark = pytest.mark.thorough
+
 LOOKS = 1_000
 CLICKS_OF_EACH_KIND = 20
 ORDERS = 4

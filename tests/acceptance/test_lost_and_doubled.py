@@ -16,6 +16,8 @@ from sqlalchemy import text
 
 from dispatcher import clock
 
+pytestmark = pytest.mark.thorough
+
 HOURS = 3
 
 

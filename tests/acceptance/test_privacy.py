@@ -22,6 +22,8 @@ from dispatcher import api_keys
 from dispatcher.rooms import environment_of
 from dispatcher.up import rooms_of
 
+pytestmark = pytest.mark.thorough
+
 PEOPLE = 60
 #: In every name, address, order and browser of these people, and in nothing else.
 MARK = "zqxjkvw"
