@@ -70,26 +70,28 @@ def are_alive(home: Path, *, database: bool = True, broker: bool = True) -> bool
 def stop_if_unused(home: Path) -> None:
     """Stop both servers if nobody uses them; whoever starts meanwhile waits, and starts them again."""
     places = make_places(home)
-    users = locks.open_lock(places.users_lock)
-    try:
-        with _deciding(places, None):
-            if locks.try_exclusive(users):
-                _stop(places)
-    finally:
-        os.close(users)
+    with _deciding(places, None), _alone(places) as alone:
+        if alone:
+            _stop(places)
 
 
 def remove(home: Path) -> None:
     """Delete the servers' data for good, those outside HOME included; Refused while somebody uses them."""
     places = make_places(home)
+    with _deciding(places, None), _alone(places) as alone:
+        if not alone:
+            raise Refused(f"the servers of {home} are in use: end the commands that use them first")
+        _stop(places)
+        Postgres(places).remove()
+        shutil.rmtree(Valkey(places).folder, ignore_errors=True)
+
+
+@contextmanager
+def _alone(places: Places) -> Iterator[bool]:
+    """Yield whether nobody uses the servers.  Asked, and let go, under the start lock: who only looks is no user."""
     users = locks.open_lock(places.users_lock)
     try:
-        with _deciding(places, None):
-            if not locks.try_exclusive(users):
-                raise Refused(f"the servers of {home} are in use: end the commands that use them first")
-            _stop(places)
-            Postgres(places).remove()
-            shutil.rmtree(Valkey(places).folder, ignore_errors=True)
+        yield locks.try_exclusive(users)
     finally:
         os.close(users)
 
