@@ -4,6 +4,8 @@
 PYTHON ?= python3
 UV ?= uv
 BIN := .venv/bin
+# Each process has servers of its own; more than four would only wait for the disk.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_ROOT_USER_ACTION = ignore
@@ -35,14 +37,14 @@ up: setup ## everything in one terminal: servers, clock, workers, HTTP (Ctrl-C e
 run: up ## the same as up
 
 test: .venv/.dev ## the tests, against real PostgreSQL and Valkey
-	@$(BIN)/python -m pytest -m "not slow and not thorough"
+	@$(PYTEST) -m "not slow and not thorough"
 
 test-all: .venv/.dev ## the tests and their longer campaigns
-	@HYPOTHESIS_PROFILE=check $(BIN)/python -m pytest
+	@HYPOTHESIS_PROFILE=check $(PYTEST)
 
 check: lint types arrows wheel ## what CI runs: lint, types, arrows, wheel, tests with more examples
 	@echo "tests, with more examples"
-	@HYPOTHESIS_PROFILE=check $(BIN)/python -m pytest -m "not slow or reference"
+	@HYPOTHESIS_PROFILE=check $(PYTEST) -m "not slow or reference"
 
 lint: .venv/.dev ## ruff: rules and format
 	@echo "lint"
