@@ -62,7 +62,7 @@ def _disk(settings: Settings) -> Check:
 
 def _check_runtime(runtime: Runtime) -> Iterator[Check]:
     with runtime.database.connect() as connection:
-        for check in (_database, _time_zones, _clock, _shop, _brake, _rooms, _waiting):
+        for check in (_database, _time_zones, _clock, _shop, _brake, _rooms, _lost, _waiting):
             yield check(connection)
     yield Check("keys", "ok", "they are the ones this database was made with")
     try:
@@ -126,6 +126,24 @@ def _rooms(connection: Connection) -> Check:
     if not living:
         return Check("rooms", "look", "no clock and no worker is running: dispatcher up starts them")
     return Check("rooms", "ok", ", ".join(f"{living.count(kind)} {kind}" for kind in sorted(set(living))))
+
+
+def _lost(connection: Connection) -> Check:
+    """Machines whose workers have gone silent with messages in hand: nobody here can tell what became of those."""
+    rows = connection.execute(
+        text(
+            "SELECT host, lock_path, pid FROM worker w WHERE ended_at IS NULL "
+            "AND heartbeat_at < clock_timestamp() - make_interval(secs => :silent) AND EXISTS ("
+            "SELECT FROM batch b JOIN message m ON m.run_id = b.run_id AND m.batch_id = b.id "
+            "WHERE b.worker_id = w.id AND m.status = 'sending' AND m.worker_id = w.id)"
+        ),
+        {"silent": _SILENT_SECONDS},
+    ).all()
+    machines = sorted({row.host.rpartition("/")[0] for row in rows if prove(row) == "unproven"})
+    if not machines:
+        return Check("lost machines", "ok", "none")
+    detail = f"{', '.join(machines)} went silent while sending; if it is off for good: dispatcher lost {machines[0]}"
+    return Check("lost machines", "look", detail)
 
 
 def _waiting(connection: Connection) -> Check:

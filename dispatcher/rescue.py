@@ -2,7 +2,8 @@
 
 Death is proved first (`registration.prove`).  A worker of this host that has outlived its lease is wedged or paused:
 it is killed, and only what the kernel then says counts.  Across hosts nothing can be proved: what may have left is not
-touched, and only what was not begun goes on once the lease is over, fenced off from a worker that is just slow.
+touched, and only what was not begun goes on once the lease is over, fenced off from a worker that is just slow.  A
+person who knows that a machine is gone for good says so (`bury_host`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import structlog
 from sqlalchemy import Connection, Engine, Row, text
 from sqlalchemy.exc import DBAPIError
 
-from dispatcher import clock
+from dispatcher import audit, clock
+from dispatcher.errors import NotFound, Refused
 from dispatcher.locks import lock_pending_of
 from dispatcher.registration import prove, this_host
 
@@ -77,6 +79,34 @@ def _look_after(database: Engine, worker: Row[Any], watched: timedelta) -> int:
                 log.warning("worker.wedged", worker=str(worker.id), pid=worker.pid)
                 os.kill(worker.pid, signal.SIGKILL)  # the next round finds its lock free
             return 0
+
+
+def bury_host(database: Engine, machine: str, *, by: str) -> tuple[int, int]:
+    """Take a person's word that `machine` is switched off for good; return how many workers and batches that freed.
+
+    What its workers may have sent becomes `unknown`, what they had not begun goes on.  Refused for this machine, whose
+    workers can be looked at; NotFound names the machines that have silent workers.
+    """
+    with database.connect() as connection:
+        workers = connection.execute(
+            text("SELECT id, kind, host, pid, lock_path FROM worker WHERE ended_at IS NULL ORDER BY id")
+        ).all()
+    if machine == _machine(this_host()):
+        raise Refused(f"{machine} is this machine: its dead workers are found without being told")
+    lost = [worker for worker in workers if _machine(worker.host) == machine]
+    if not lost:
+        others = sorted({_machine(worker.host) for worker in workers} - {_machine(this_host())})
+        known = f"there are {', '.join(others)}" if others else "no worker of another machine is left"
+        raise NotFound(f"no worker of {machine} is left; {known}")
+    batches = sum(_bury(database, worker) for worker in lost)
+    with database.begin() as connection:
+        audit.record(connection, by, "host.lost", machine, {"workers": len(lost), "batches": batches})
+    return len(lost), batches
+
+
+def _machine(host: str) -> str:
+    """Return the machine of `machine/boot`."""
+    return host.rpartition("/")[0]
 
 
 def _is_wedged(database: Engine, worker: Row[Any]) -> bool:

@@ -1,4 +1,4 @@
-"""verify, doctor, stop-all, go-on: is everything right, and the brakes."""
+"""verify, doctor, stop-all, go-on, lost: is everything right, the brakes, and a machine that is gone."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("doctor")(doctor)
     app.command("stop-all")(stop_all)
     app.command("go-on")(go_on)
+    app.command("lost")(lost)
 
 
 def verify(
@@ -100,3 +101,21 @@ def go_on() -> None:
     with door.transaction() as (_, connection):
         runs.go_on(connection, by=door.actor())
     door.say("going on")
+
+
+def lost(
+    machine: Annotated[str, typer.Argument(metavar="MACHINE", help="As dispatcher doctor names it.")],
+    yes: door.Yes = False,
+) -> None:
+    """Say that a machine is switched off for good: what its workers may have sent becomes unknown, the rest goes on.
+
+    Only you can know: from here a machine that is gone looks like one that is slow, which may still send what it has
+    authorised.  Example: dispatcher lost mail-2.1f0c5a9be077
+    """
+    from dispatcher import rescue
+
+    with door.open_engine() as runtime:
+        if not yes:
+            door.ask(f"{machine} must be switched off and never send again. Is it?")
+        workers, batches = rescue.bury_host(runtime.database, machine, by=door.actor())
+    door.say(f"{workers} workers of {machine} are given up, with {batches} batches")

@@ -114,7 +114,7 @@ def test_every_command_of_the_contract_is_there() -> None:
         "segment count, segment sample, campaign list, campaign simulate, campaign start, campaign pause, "
         "campaign resume, campaign cancel, run list, run show, run export, explain, contact show, consent show, "
         "consent grant, consent withdraw, suppression list, suppression add, suppression remove, template check, "
-        "template preview, template send, key create, key list, key revoke, verify, doctor, stop-all, go-on"
+        "template preview, template send, key create, key list, key revoke, verify, doctor, stop-all, go-on, lost"
     )
     assert {" ".join(path) for path, _ in commands()} >= set(promised.split(", "))
 

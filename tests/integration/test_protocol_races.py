@@ -28,11 +28,11 @@ from dispatcher import clock, identity, lanes, locks, messages, release, rescue,
 from dispatcher.apply import apply
 from dispatcher.authorise import Candidate, Claim
 from dispatcher.contacts import Particulars, save_contacts
-from dispatcher.errors import Refused
+from dispatcher.errors import NotFound, Refused
 from dispatcher.keys import KeyRing
 from dispatcher.plan import plan_page, plan_round
 from dispatcher.providers.sandbox import Sandbox
-from dispatcher.registration import Registration, prove, register, unregister
+from dispatcher.registration import Registration, prove, register, this_host, unregister
 from dispatcher.rendering import Sender
 from dispatcher.schedules import fire_due
 from dispatcher.sending import Hands, send_batch
@@ -354,6 +354,34 @@ def test_saying_goodbye_leaves_what_was_not_finished_to_be_rescued(hands: Hands,
     rescue.rescue(hands.database)
 
     assert statuses(hands.database) == {"unknown": 1, "pending": PEOPLE - 1}
+
+
+def test_a_machine_that_is_gone_for_good_is_given_up_when_somebody_says_so(hands: Hands, worker: Registration) -> None:
+    started(hands.database)
+    with hands.database.begin() as connection:
+        connection.execute(text("UPDATE worker SET host = 'mail-2.1f0c5a9be077/its-boot'"))
+        connection.execute(
+            text("UPDATE batch SET state = 'claimed', claim_token = 1, worker_id = :worker, lease_until = now()"),
+            {"worker": worker.worker_id},
+        )
+        connection.execute(
+            text("""UPDATE message SET status = 'sending', worker_id = :worker, authorised_at = clock_timestamp()
+                    WHERE id = (SELECT id FROM message ORDER BY contact_id LIMIT 1)"""),
+            {"worker": worker.worker_id},
+        )
+    rescue.rescue(hands.database)
+    assert statuses(hands.database) == {"sending": 1, "pending": PEOPLE - 1}  # from here nobody can tell
+
+    with pytest.raises(NotFound, match=r"there are mail-2\.1f0c5a9be077$"):
+        rescue.bury_host(hands.database, "mail-3", by="an operator")
+    with pytest.raises(Refused, match="is this machine"):
+        rescue.bury_host(hands.database, this_host().rpartition("/")[0], by="an operator")
+    assert rescue.bury_host(hands.database, "mail-2.1f0c5a9be077", by="an operator") == (1, 1)
+
+    assert statuses(hands.database) == {"unknown": 1, "pending": PEOPLE - 1}
+    with hands.database.connect() as connection:
+        said = connection.execute(text("SELECT actor, action FROM audit ORDER BY id DESC LIMIT 1")).one()
+    assert tuple(said) == ("an operator", "host.lost")
 
 
 def test_a_cap_counts_what_either_of_two_merged_contacts_got_in_the_same_run(hands: Hands, key_ring: KeyRing) -> None:
