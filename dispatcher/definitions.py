@@ -81,6 +81,10 @@ class Silence(Definition):
     def ends_next_day(self) -> bool:
         return self.end <= self.start
 
+    def __str__(self) -> str:
+        end = "24:00" if self.end == time(0) else f"{self.end:%H:%M}"
+        return f"{self.start:%H:%M}-{end} {' '.join(self.days) if len(self.days) < 7 else 'daily'}"
+
     @model_validator(mode="before")
     @classmethod
     def _read(cls, value: Any) -> Any:

@@ -101,14 +101,14 @@ def _consent(facts: Facts, _: datetime) -> dict[str, Any]:
 
 def _quiet(facts: Facts, now: datetime) -> dict[str, Any]:
     places = facts.places
-    opening = next_opening(now, places.zones, facts.run.silences, facts.run.guard) if places.zones else None
+    opening = next_opening(now, facts.silences, facts.run.guard) if places.zones else None
     return {
         "heeded": facts.run.heeds_quiet_hours,
         "zones": places.zones,
         "known_from": places.known_from,
         "silences": [
-            f"{silence.start:%H:%M}-{silence.end:%H:%M} {' '.join(silence.days) if len(silence.days) < 7 else 'daily'}"
-            for silence in facts.run.silences
+            {"zone": local.zone, "hours": [str(silence) for silence in local.silences], "source": local.source}
+            for local in facts.silences
         ],
         "guard_seconds": facts.run.guard.total_seconds(),
         "opens_at": opening.opens_at if opening else None,
@@ -117,7 +117,7 @@ def _quiet(facts: Facts, now: datetime) -> dict[str, Any]:
 
 
 def _caps(facts: Facts, now: datetime) -> dict[str, Any]:
-    rooms = [room_under(cap, facts, now) for cap in facts.run.caps]
+    rooms = [room_under(cap, facts, now) for cap in facts.caps]
     return {
         "on_cap": facts.run.on_cap,
         "caps": [

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from dispatcher.definitions import Cap, Silence
+from dispatcher.definitions import Cap
 from dispatcher.places import NOWHERE, Places
+from dispatcher.quiet_hours import LocalSilence
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,6 @@ class RunFacts:
     class_: str
     urgent: bool = False
     double_opt_in: bool = False
-    silences: tuple[Silence, ...] = ()
     guard: timedelta = timedelta(minutes=5)
     caps: tuple[Cap, ...] = ()  #: those that speak of this channel and topic
     on_cap: str = "skip"
@@ -81,6 +81,13 @@ class Facts:
     duplicate_of: str | None = None  #: who gets this run's message at the same address, or got it
     too_late: bool = False  #: its local time had passed when the run was planned, and the campaign says skip
     places: Places = NOWHERE
+    silences: tuple[LocalSilence, ...] = ()  #: all that must be kept, by the clocks of every place
+    law_caps: tuple[Cap, ...] = ()  #: those of the places, beside the shop's
     spread: float = 0.0  #: 0..1, the same for a message whenever it is asked: keeps an opening from being a stampede
     counted: tuple[Counted, ...] = ()
     rivals: tuple[Rival, ...] = ()  #: best first
+
+    @property
+    def caps(self) -> tuple[Cap, ...]:
+        """All caps that bind this message: the shop's, and those of the places."""
+        return (*self.run.caps, *self.law_caps) if self.law_caps else self.run.caps

@@ -9,17 +9,17 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, TextClause, text
 
 from dispatcher.caps import longest_window
-from dispatcher.definitions import Shop
+from dispatcher.definitions import Shop, Silence
 from dispatcher.facts import Counted, Facts, Rival, RunFacts
 from dispatcher.places import places_of
-from dispatcher.quiet_hours import DEFAULT_SMS_SILENCE, GUARD
+from dispatcher.quiet_hours import DEFAULT_SMS_SILENCE, GUARD, LocalSilence
 from dispatcher.runs import Run
 from dispatcher.tables import MAY_HAVE_LEFT
 
@@ -114,6 +114,7 @@ class Order:
     nominal_at: datetime
     holdout: float
     shop_countries: tuple[str, ...]
+    silences: tuple[Silence, ...]
     facts: RunFacts
 
 
@@ -132,6 +133,7 @@ def order_of(run: Run, shop: Shop, *, stopped: bool, urgent: bool) -> Order:
         nominal_at=run.nominal_at,
         holdout=campaign.holdout if campaign else 0.0,
         shop_countries=shop.shop.countries,
+        silences=own,
         facts=RunFacts(
             state=run.state,
             stopped=stopped,
@@ -140,7 +142,6 @@ def order_of(run: Run, shop: Shop, *, stopped: bool, urgent: bool) -> Order:
             class_=run.class_,
             urgent=urgent,
             double_opt_in=topic.double_opt_in if topic else False,
-            silences=own,
             guard=GUARD[run.channel],
             caps=caps if marketing else (),
             on_cap=campaign.on_cap if campaign else "skip",
@@ -195,6 +196,8 @@ def _facts(order: Order, row: Row[Any], expires_at: datetime, inside: bool, hold
         consent, consent_address_id, confirmed, effective_at, consent_expires_at, event_id,
         merged_into, duplicate_of, to_contact, to_address, rivals,
     ) = tuple(row)  # fmt: skip
+    places = places_of(zone, country, order.shop_countries)
+    silences = _silences(places.zones, order.silences) if order.silences else ()
     return Facts(
         order.facts,
         contact_id,
@@ -215,11 +218,18 @@ def _facts(order: Order, row: Row[Any], expires_at: datetime, inside: bool, hold
         holdout > 0 and share_of("holdout", order.name, external_id) < holdout,
         f"contact {merged_into}, which they were merged into" if merged_into is not None else duplicate_of,
         False,
-        places_of(zone, country, order.shop_countries),
-        share_of(order.name, order.occurrence_key, external_id) if order.facts.silences else 0.0,
+        places,
+        silences,
+        (),
+        share_of(order.name, order.occurrence_key, external_id) if silences else 0.0,
         _counted(to_contact, to_address) if to_contact or to_address else (),
         _rivals(rivals) if rivals else (),
     )
+
+
+@lru_cache(maxsize=4096)
+def _silences(zones: tuple[str, ...], silences: tuple[Silence, ...]) -> tuple[LocalSilence, ...]:
+    return tuple(LocalSilence(zone, silences, (), "shop") for zone in zones)
 
 
 def _rivals(rivals: list[Any]) -> tuple[Rival, ...]:

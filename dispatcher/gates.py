@@ -154,9 +154,9 @@ def place_known(facts: Facts, now: datetime) -> Verdict:
 
 
 def outside_quiet_hours(facts: Facts, now: datetime) -> Verdict:
-    if not facts.run.silences or not facts.run.heeds_quiet_hours:
+    if not facts.silences or not facts.run.heeds_quiet_hours:
         return SEND
-    opening = next_opening(now, facts.places.zones, facts.run.silences, facts.run.guard)
+    opening = next_opening(now, facts.silences, facts.run.guard)
     if opening is not None and opening.opens_at == now:
         return SEND
     shown = {"zones": facts.places.zones, "known_from": facts.places.known_from}
@@ -172,7 +172,7 @@ def outside_quiet_hours(facts: Facts, now: datetime) -> Verdict:
 def not_outranked(facts: Facts, now: datetime) -> Verdict:
     if not facts.rivals or not facts.run.marketing:
         return SEND
-    for cap in facts.run.caps:
+    for cap in facts.caps:
         free = room_under(cap, facts, now).free
         rivals = rivals_for(cap, facts, now)
         if 0 < free <= len(rivals):
@@ -185,7 +185,7 @@ def not_outranked(facts: Facts, now: datetime) -> Verdict:
 def under_caps(facts: Facts, now: datetime) -> Verdict:
     if not facts.counted or not facts.run.marketing:
         return SEND
-    full = [room for cap in facts.run.caps if (room := room_under(cap, facts, now)).frees_at is not None]
+    full = [room for cap in facts.caps if (room := room_under(cap, facts, now)).frees_at is not None]
     if not full:
         return SEND
     last = max(full, key=lambda room: room.frees_at or now)

@@ -18,15 +18,37 @@ import tzdata
 TZDATA_VERSION: str = tzdata.IANA_VERSION
 
 
+KnownFrom = Literal["stated zone", "address", "phone", "country", "shop countries"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One place a contact may be in."""
+
+    zone: str  #: IANA
+    country: str | None  #: ISO 3166-1 alpha-2
+    subdivision: str | None  #: ISO 3166-2 without the country; None: not known
+    known_from: KnownFrom
+
+
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Candidate zones in a stable order, and how we know them."""
+    """Every place a contact may be in, in a stable order.  A message must be allowed in all of them."""
 
-    zones: tuple[str, ...]
-    known_from: Literal["stated zone", "country", "shop countries", "nothing"]
+    candidates: tuple[Place, ...]
+
+    @property
+    def zones(self) -> tuple[str, ...]:
+        """The candidates' zones, each once."""
+        return tuple(dict.fromkeys(place.zone for place in self.candidates))
+
+    @property
+    def known_from(self) -> tuple[KnownFrom, ...]:
+        """What we know them from, each once; empty: no place is known."""
+        return tuple(dict.fromkeys(place.known_from for place in self.candidates))
 
 
-NOWHERE = Places((), "nothing")
+NOWHERE = Places(())
 
 
 @cache
@@ -45,9 +67,9 @@ def zones_of_countries() -> dict[str, tuple[str, ...]]:
 def places_of(zone: str | None, country: str | None, shop_countries: tuple[str, ...]) -> Places:
     """Return the candidate zones of a contact with this stated zone and country."""
     if zone:
-        return Places((zone,), "stated zone")
+        return Places((Place(zone, country, None, "stated zone"),))
     by_country = zones_of_countries()
     if country and country in by_country:
-        return Places(by_country[country], "country")
-    assumed = sorted({z for c in shop_countries for z in by_country.get(c, ())})
-    return Places(tuple(assumed), "shop countries") if assumed else NOWHERE
+        return Places(tuple(Place(z, country, None, "country") for z in by_country[country]))
+    assumed = sorted({(z, c) for c in shop_countries for z in by_country.get(c, ())})
+    return Places(tuple(Place(z, c, None, "shop countries") for z, c in assumed)) if assumed else NOWHERE

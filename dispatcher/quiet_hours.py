@@ -27,6 +27,16 @@ _LOOK_BACK = timedelta(days=2)
 
 
 @dataclass(frozen=True, slots=True)
+class LocalSilence:
+    """What must be kept silent by the clocks of one zone."""
+
+    zone: str  #: IANA
+    silences: tuple[Silence, ...]
+    holidays: tuple[str, ...]  #: calendars whose days are silent whole: a country like FR, or a part of one like US-PA
+    source: str  #: whose rule this is: the id of a contact window like US-TX, "shop" or "person"
+
+
+@dataclass(frozen=True, slots=True)
 class Opening:
     """A time in which a message may leave: from `opens_at` until just before `closes_at` (None: past the horizon)."""
 
@@ -34,16 +44,14 @@ class Opening:
     closes_at: datetime | None
 
 
-def next_opening(
-    now: datetime, zones: tuple[str, ...], silences: tuple[Silence, ...], guard: timedelta
-) -> Opening | None:
+def next_opening(now: datetime, silences: tuple[LocalSilence, ...], guard: timedelta) -> Opening | None:
     """Return the first opening at or after `now` that leaves room for `guard`; it begins at `now` if that is open.
 
-    Every zone must be outside every silence.  None: there is no such time within nine days.
+    All silences must be over, each by the clocks of its zone.  None: there is no such time within nine days.
     """
     if not silences:
         return Opening(now, None)
-    starts, ends = _merged_silences(zones, silences, now.astimezone(UTC).date())
+    starts, ends = _merged(silences, now.astimezone(UTC).date())
     at = now
     index = bisect_right(starts, at) - 1
     if index >= 0 and at < ends[index]:
@@ -56,11 +64,14 @@ def next_opening(
 
 
 @lru_cache(maxsize=2048)
-def _merged_silences(
-    zones: tuple[str, ...], silences: tuple[Silence, ...], day: date
-) -> tuple[tuple[datetime, ...], tuple[datetime, ...]]:
+def _merged(silences: tuple[LocalSilence, ...], day: date) -> tuple[tuple[datetime, ...], tuple[datetime, ...]]:
     """Return starts and ends (UTC) of the union of all silences around `day`, in order and without overlap."""
-    intervals = sorted(i for zone in zones for silence in silences for i in _intervals(ZoneInfo(zone), silence, day))
+    intervals = sorted(
+        interval
+        for local in silences
+        for silence in local.silences
+        for interval in _intervals(ZoneInfo(local.zone), silence, day)
+    )
     starts: list[datetime] = []
     ends: list[datetime] = []
     for start, end in intervals:

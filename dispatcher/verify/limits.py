@@ -16,13 +16,12 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Row, text
 
-from dispatcher.definitions import Cap, Shop
-from dispatcher.facts import RunFacts
+from dispatcher.definitions import Cap, Shop, Silence
 from dispatcher.facts_page import order_of
 from dispatcher.instants import show_instant
 from dispatcher.places import TZDATA_VERSION, places_of
 from dispatcher.providers.sandbox import Sandbox
-from dispatcher.quiet_hours import next_opening
+from dispatcher.quiet_hours import LocalSilence, next_opening
 from dispatcher.runs import Run
 from dispatcher.tables import MAY_HAVE_LEFT
 from dispatcher.verify.permission import MERGED
@@ -139,27 +138,28 @@ def quiet_at_night(found: Examination) -> None:
     _say_since(
         found, f"the shop's own quiet hours and the night for SMS, places as they are now (zones of {TZDATA_VERSION})"
     )
-    silences = {channel: _rules(subject.shop, channel, subject.moment).silences for channel in ("email", "sms")}
+    silences = {channel: _rules(subject.shop, channel, subject.moment) for channel in ("email", "sms")}
     for row in _departures(subject):
         found.checked += 1
         zones = places_of(row.zone, row.country, subject.shop.shop.countries).zones
         if not zones:
             found.add(f"message {row.id} left, and the place of contact {row.contact_id} is not known")
             continue
-        opening = next_opening(row.at, zones, silences[row.channel], timedelta(0))
+        local = tuple(LocalSilence(zone, silences[row.channel], (), "shop") for zone in zones)
+        opening = next_opening(row.at, local, timedelta(0))
         if opening is None or opening.opens_at != row.at:
             found.add(f"message {row.id} left at {show_instant(row.at)}, in quiet hours of contact {row.contact_id}")
     return None
 
 
-def _rules(shop: Shop, channel: str, now: datetime) -> RunFacts:
+def _rules(shop: Shop, channel: str, now: datetime) -> tuple[Silence, ...]:
     """Return what would be held against a marketing message on this channel today."""
     run = Run(
         id=UUID(int=0), kind="standing", campaign_id=None, name="", occurrence_key="", channel=channel, topic=None,
         class_="marketing", lane=f"{channel}.marketing", priority=0, template_hash="", nominal_at=now, state="running",
         started_by=None, planned_at=None, campaign=None,
     )  # fmt: skip
-    return order_of(run, shop, stopped=False, urgent=False).facts
+    return order_of(run, shop, stopped=False, urgent=False).silences
 
 
 def _departures(subject: Subject) -> Iterator[Row[Any]]:

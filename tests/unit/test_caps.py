@@ -13,14 +13,20 @@ from hypothesis import strategies as st
 from dispatcher.caps import longest_window, reach, rivals_for, room_under
 from dispatcher.definitions import Cap
 from dispatcher.facts import Counted, Facts, Rival, RunFacts
-from dispatcher.places import Places
+from dispatcher.places import Place, Places
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)  # a Wednesday
 RUN = RunFacts(state="running", stopped=False, channel="email", topic="offers", class_="marketing")
 
 
 def facts_with(*counted: Counted, zones: tuple[str, ...] = ("Europe/London",)) -> Facts:
-    return Facts(RUN, 1, NOW + timedelta(days=1), places=Places(zones, "stated zone"), counted=counted)
+    return Facts(
+        RUN,
+        1,
+        NOW + timedelta(days=1),
+        places=Places(tuple(Place(zone, None, None, "stated zone") for zone in zones)),
+        counted=counted,
+    )
 
 
 def at(moment: datetime, *, contact: bool = True, address: bool = True, channel: str = "email") -> Counted:

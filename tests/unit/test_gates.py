@@ -13,13 +13,23 @@ from hypothesis import strategies as st
 from dispatcher.definitions import Cap, Silence
 from dispatcher.facts import Counted, Facts, Rival, RunFacts
 from dispatcher.gates import ASK_AGAIN, GATES, SEND, Defer, Reason, Skip, decide
-from dispatcher.places import Places, places_of
-from dispatcher.quiet_hours import next_opening
+from dispatcher.places import NOWHERE, Place, Places
+from dispatcher.quiet_hours import LocalSilence, next_opening
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
-LONDON = Places(("Europe/London",), "stated zone")
-SYDNEY = Places(("Australia/Sydney",), "stated zone")
 NIGHT = Silence.model_validate("20:00-09:00")
+
+
+def in_zones(*zones: str) -> Places:
+    return Places(tuple(Place(zone, None, None, "stated zone") for zone in zones))
+
+
+def night_in(*zones: str) -> tuple[LocalSilence, ...]:
+    return tuple(LocalSilence(zone, (NIGHT,), (), "shop") for zone in zones)
+
+
+LONDON = in_zones("Europe/London")
+SYDNEY = {"places": in_zones("Australia/Sydney"), "silences": night_in("Australia/Sydney")}
 DAILY = Cap(name="daily", max=1, window=timedelta(hours=24))
 
 
@@ -88,27 +98,25 @@ def test_a_paused_run_and_a_stopped_engine_put_messages_off() -> None:
 
 
 def test_an_unknown_place_waits_and_is_never_taken_for_no_rule() -> None:
-    facts = make_facts(places=places_of(None, None, ()))
+    facts = make_facts(places=NOWHERE)
 
     assert decide(facts, NOON) == Defer(NOON + ASK_AGAIN[Reason.PLACE_UNKNOWN], Reason.PLACE_UNKNOWN)
 
 
 def test_a_text_to_sydney_at_noon_in_london_waits_for_the_morning_there() -> None:
-    facts = make_facts(run={"channel": "sms", "silences": (NIGHT,)}, places=SYDNEY)
+    facts = make_facts(run={"channel": "sms"}, **SYDNEY)
 
     assert decide(facts, NOON) == Defer(datetime(2026, 11, 23, 22, tzinfo=UTC), Reason.QUIET_HOURS)
 
 
 def test_a_deferred_message_is_spread_over_the_opening() -> None:
-    facts = make_facts(run={"channel": "sms", "silences": (NIGHT,)}, places=SYDNEY, spread=0.5)
+    facts = make_facts(run={"channel": "sms"}, **SYDNEY, spread=0.5)
 
     assert decide(facts, NOON) == Defer(datetime(2026, 11, 23, 22, 15, tzinfo=UTC), Reason.QUIET_HOURS)
 
 
 def test_a_deferral_past_the_expiry_is_a_skip_that_names_the_gate() -> None:
-    facts = make_facts(
-        run={"channel": "sms", "silences": (NIGHT,)}, places=SYDNEY, expires_at=NOON + timedelta(hours=2)
-    )
+    facts = make_facts(run={"channel": "sms"}, **SYDNEY, expires_at=NOON + timedelta(hours=2))
     verdict = decide(facts, NOON)
 
     assert verdict == Skip(Reason.EXPIRED)
@@ -117,8 +125,8 @@ def test_a_deferral_past_the_expiry_is_a_skip_that_names_the_gate() -> None:
 
 
 def test_all_candidate_places_must_be_awake() -> None:
-    both = Places(("Australia/Sydney", "Europe/London"), "country")
-    facts = make_facts(run={"channel": "sms", "silences": (NIGHT,)}, places=both)
+    both = in_zones("Australia/Sydney", "Europe/London")
+    facts = make_facts(run={"channel": "sms"}, places=both, silences=night_in(*both.zones))
 
     verdict = decide(facts, NOON)
 
@@ -154,7 +162,7 @@ def test_a_hard_bounce_stops_every_class() -> None:
     ],
 )
 def test_who_heeds_quiet_hours(changes: dict[str, Any], quiet: bool) -> None:
-    facts = make_facts(run={**changes, "silences": (NIGHT,)}, places=SYDNEY)
+    facts = make_facts(run=changes, **SYDNEY)
 
     assert (decide(facts, NOON) != SEND) == quiet
 
@@ -202,7 +210,7 @@ def test_without_caps_nobody_is_outranked() -> None:
     assert decide(make_facts(rivals=(rival(),)), NOON) == SEND
 
 
-SAMPLES = [*(changes for _, changes in SKIPS), {"places": places_of(None, None, ())}, {"rivals": (rival(),)}]
+SAMPLES = [*(changes for _, changes in SKIPS), {"places": NOWHERE}, {"rivals": (rival(),)}]
 
 
 @st.composite
@@ -249,15 +257,16 @@ def test_whoever_withdrew_is_never_sent_marketing(facts: Facts) -> None:
 def test_a_deferred_text_is_welcome_when_it_is_asked_again(minutes: int, spread: float, zone: str) -> None:
     now = NOON + timedelta(minutes=minutes)
     facts = make_facts(
-        run={"channel": "sms", "silences": (NIGHT,), "guard": timedelta(minutes=15)},
-        places=Places((zone,), "stated zone"),
+        run={"channel": "sms", "guard": timedelta(minutes=15)},
+        places=in_zones(zone),
+        silences=night_in(zone),
         expires_at=now + timedelta(days=3),
         spread=spread,
     )
     verdict = decide(facts, now)
 
     if isinstance(verdict, Defer):
-        opening = next_opening(verdict.until, facts.places.zones, (NIGHT,), timedelta(minutes=15))
+        opening = next_opening(verdict.until, facts.silences, timedelta(minutes=15))
         assert opening is not None
         assert opening.opens_at == verdict.until
         assert decide(facts, verdict.until) == SEND

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.definitions import WEEKDAYS, Silence
-from dispatcher.quiet_hours import first_instant, last_instant, next_opening
+from dispatcher.quiet_hours import LocalSilence, first_instant, last_instant, next_opening
 
 ZONES = sorted(zone for zone in available_timezones() if "/" in zone and not zone.startswith(("Etc", "SystemV")))
 MINUTE = timedelta(minutes=1)
@@ -18,6 +18,10 @@ MINUTE = timedelta(minutes=1)
 
 def silence(hours: str, *days: str) -> Silence:
     return Silence.model_validate({"hours": hours, "days": days or WEEKDAYS})
+
+
+def in_london(*silences: Silence) -> tuple[LocalSilence, ...]:
+    return (LocalSilence("Europe/London", silences, (), "shop"),)
 
 
 def is_silent(at: datetime, zone: ZoneInfo, rule: Silence) -> bool:
@@ -55,7 +59,7 @@ def test_an_opening_is_the_first_minute_with_room_for_the_guard(
     where = ZoneInfo(zone)
     if has_clock_change(where, now, 11):
         return
-    opening = next_opening(now, (zone,), tuple(rules), guard)
+    opening = next_opening(now, (LocalSilence(zone, tuple(rules), (), "shop"),), guard)
 
     def open_with_guard(at: datetime) -> bool:
         steps = int(guard / MINUTE) + 1
@@ -104,14 +108,14 @@ def test_lord_howe_moves_by_half_an_hour() -> None:
 def test_a_silence_that_never_ends_has_no_opening() -> None:
     midnight = datetime(2026, 11, 23, tzinfo=UTC)
 
-    assert next_opening(midnight, ("Europe/London",), (silence("00:00-24:00"),), MINUTE) is None
+    assert next_opening(midnight, in_london(silence("00:00-24:00")), MINUTE) is None
 
 
 def test_a_whole_silent_sunday_ends_with_the_night_behind_it() -> None:
     rules = (silence("20:00-09:00"), silence("00:00-24:00", "sun"))
     saturday_night = datetime(2026, 11, 21, 23, tzinfo=UTC)
 
-    opening = next_opening(saturday_night, ("Europe/London",), rules, timedelta(minutes=15))
+    opening = next_opening(saturday_night, in_london(*rules), timedelta(minutes=15))
 
     assert opening is not None
     assert opening.opens_at == datetime(2026, 11, 23, 9, tzinfo=UTC)
@@ -122,8 +126,8 @@ def test_the_guard_must_fit_before_the_silence_begins() -> None:
     rules = (silence("20:00-09:00"),)
     at = datetime(2026, 11, 23, 19, 45, tzinfo=UTC)
 
-    late = next_opening(at, ("Europe/London",), rules, timedelta(minutes=15))
-    in_time = next_opening(at - timedelta(microseconds=1), ("Europe/London",), rules, timedelta(minutes=15))
+    late = next_opening(at, in_london(*rules), timedelta(minutes=15))
+    in_time = next_opening(at - timedelta(microseconds=1), in_london(*rules), timedelta(minutes=15))
 
     assert late is not None
     assert in_time is not None
