@@ -114,7 +114,7 @@ def _authorise(
     _write_objections(connection, claim, by_contact, objections, now)
     sent = _write_sends(connection, claim, by_contact, going[: grant.count], now, provider)
     moved = [facts.contact_id for facts, verdict in verdicts if not isinstance(verdict, Defer)]
-    if order.facts.caps:
+    if order.capped:
         outranked.wake(connection, moved, now)
     first_expiry = min((facts.expires_at for facts in going), default=now + SEND_WITHIN)
     within = min(SEND_WITHIN, first_expiry - now)

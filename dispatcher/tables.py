@@ -86,6 +86,7 @@ contact = Table(
     Column("country", Text),  # ISO 3166-1 alpha-2
     Column("subdivision", Text),  # ISO 3166-2 without the country
     Column("zone", Text),  # IANA zone stated by or for the contact
+    Column("phone_region", Text),  # what the number says of a place: places.tables.phone_region
     Column("attributes", JSONB, nullable=False, server_default=text("'{}'")),
     Column("data_key", LargeBinary),  # wrapped; NULL once erased
     Column("sealed", LargeBinary),  # personal fields: keys.Personal

@@ -125,6 +125,7 @@ CREATE TABLE contact (
     country TEXT,
     subdivision TEXT,
     zone TEXT,
+    phone_region TEXT,
     attributes JSONB DEFAULT '{}' NOT NULL,
     data_key BYTEA,
     sealed BYTEA,
