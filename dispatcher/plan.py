@@ -100,7 +100,7 @@ def judge(
     campaign = run.campaign
     if campaign is None:
         raise Refused(f"run {run.id} is not of a campaign and has no audience")
-    wall = _local_wall_time(run, campaign)
+    wall = local_wall_time(run, campaign)
     taken = {} if taken is None else taken
     expires_at = now + campaign.expires_after
     for external_id, facts in read_facts(connection, order, contact_ids, now=now, expires_at=expires_at):
@@ -116,7 +116,7 @@ def judge(
         yield Planned(external_id, facts, due_at, verdict)
 
 
-def _local_wall_time(run: Run, campaign: Campaign) -> datetime | None:
+def local_wall_time(run: Run, campaign: Campaign) -> datetime | None:
     """Return the nominal local time of a scheduled `local: true` run; None: everybody is due now."""
     if campaign.schedule is None or not campaign.schedule.local or run.started_by != "schedule":
         return None

@@ -73,6 +73,7 @@ engine = Table(
     Column("stopped_by", Text),
     Column("key_fingerprints", JSONB, nullable=False, server_default=text("'[]'")),
     Column("hash_key", LargeBinary),  # wrapped by the newest of SECRET_KEYS; kept while an address row needs it
+    Column("tzdata", Text),  # the zone rules that the last process started with
     Column("shop", JSONB),  # what `apply` read from dispatcher.toml: definitions.Shop
     CheckConstraint("id = 1", name="single"),
 )
