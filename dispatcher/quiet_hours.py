@@ -64,7 +64,7 @@ def next_opening(now: datetime, silences: tuple[LocalSilence, ...], guard: timed
     return Opening(at, None) if at < now + _HORIZON else None
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=4096)
 def _merged(silences: tuple[LocalSilence, ...], day: date) -> tuple[tuple[datetime, ...], tuple[datetime, ...]]:
     """Return starts and ends (UTC) of the union of all silences around `day`, in order and without overlap."""
     intervals = sorted(interval for local in silences for interval in _intervals(local, day))

@@ -69,6 +69,8 @@ class LocalRules:
         self._rows, self._channel, self._topic, self._own = rows, channel, topic, own
         self._shop_countries = shop_countries
         self._known: dict[Key, Here] = {}
+        self._shared: dict[Silences, Silences] = {}  # most keys have the silences of another: one object for them
+        self._compiled: dict[str, tuple[tuple[Silence, ...], tuple[Silence, ...]]] = {}
 
     def here(self, zone: str | None, country: str | None, subdivision: str | None, phone_region: str | None) -> Here:
         """Return what holds for a contact of whom this is known."""
@@ -78,6 +80,7 @@ class LocalRules:
             places = places_of(*key, self._shop_countries)
             applied = list(self.rows_at(places))
             silences = Silences(dict.fromkeys(self._silences(places, applied)))
+            silences = self._shared.setdefault(silences, silences)
             found = self._known[key] = Here(places, silences, tuple(dict.fromkeys(self._caps(applied))))
         return found
 
@@ -110,7 +113,9 @@ class LocalRules:
         for row, parent, part in applied:
             if row.windows is None:
                 continue
-            silences, eve = silences_of(row, parent), eve_silences_of(row, parent)
+            if row.id not in self._compiled:
+                self._compiled[row.id] = silences_of(row, parent), eve_silences_of(row, parent)
+            silences, eve = self._compiled[row.id]
             days = _calendars(row, part)
             for zone in (*places.zones, *((row.also_in,) if row.also_in else ())):
                 yield LocalSilence(zone, silences, days, row.id, eve)
@@ -143,7 +148,7 @@ def local_rules(shop: Shop, channel: str, class_: str, topic: str | None, now: d
     return _rules(channel, class_, topic, own, changes, shop.shop.countries, day)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _rules(
     channel: str, class_: str, topic: str | None, own: tuple[Silence, ...], changes: Changes,
     shop_countries: tuple[str, ...], day: date,
