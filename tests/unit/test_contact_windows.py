@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -11,6 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from dispatcher.contact_windows import LocalRules, local_rules
+from dispatcher.contact_windows.changes import objections_to
 from dispatcher.contact_windows.rows import LawCap, Row, load_rows, loosened_fields
 from dispatcher.definitions import Shop, WindowChange
 from dispatcher.hours import WEEKDAYS, show_week
@@ -19,6 +23,7 @@ from dispatcher.quiet_hours import Opening, next_opening, unknown_calendars
 MONDAY = datetime(2026, 11, 23, 12, tzinfo=UTC)
 IDENTITY = {"name": "Shop", "from_email": "shop@shop.example", "postal_address": "1 High Street"}
 GUARD = timedelta(minutes=15)
+PAGE = (Path(__file__).resolve().parents[2] / "docs/contact-windows.md").read_text(encoding="utf-8")
 
 
 def rules(channel: str = "sms", class_: str = "marketing", now: datetime = MONDAY, **shop: Any) -> LocalRules:
@@ -323,3 +328,19 @@ def test_the_day_of_a_holiday_is_silent_whole() -> None:
         found = next_opening(at.astimezone(UTC), french, GUARD)
         assert found is not None
         assert found.opens_at.astimezone(ZoneInfo("Europe/Paris")).date() != christmas
+
+
+# --- what docs/contact-windows.md shows
+
+
+@pytest.mark.parametrize("example", re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL))
+def test_the_changes_that_are_shown_are_taken(example: str) -> None:
+    changes = tomllib.loads(example)["contact_windows"]
+
+    assert changes
+    for name, given in changes.items():
+        assert list(objections_to(name, WindowChange.model_validate(given))) == [], name
+
+
+def test_the_page_counts_the_rows() -> None:
+    assert f"ships {len(load_rows())} **contact windows**" in PAGE
