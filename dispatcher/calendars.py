@@ -10,8 +10,6 @@ import re
 from datetime import date
 from functools import cache, lru_cache
 
-import holidays
-
 _YEARLY = re.compile(r"--(\d\d)-(\d\d)")
 #: What a state closes for counts beside what everybody has off; half days, school and bank holidays do not.
 _CATEGORIES = ("public", "government")
@@ -19,6 +17,8 @@ _CATEGORIES = ("public", "government")
 
 @cache
 def _parts() -> dict[str, frozenset[str]]:
+    import holidays  # a fifth of a second: not for commands that decide nothing
+
     listed = holidays.list_supported_countries(include_aliases=False)
     return {country: frozenset(parts) for country, parts in listed.items() if len(country) == 2}
 
@@ -38,6 +38,8 @@ def days_of(calendar: str, year: int) -> frozenset[date]:
         return frozenset({date(year, int(found[1]), int(found[2]))})
     if not is_known(calendar):
         return frozenset()
+    import holidays
+
     country, _, part = calendar.partition("-")
     if part == "*":
         return frozenset().union(days_of(country, year), *(days_of(f"{country}-{p}", year) for p in _parts()[country]))
