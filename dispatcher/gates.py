@@ -152,7 +152,12 @@ def place_known(facts: Facts, now: datetime) -> Verdict:
     """An hour that suits no place, and holidays that we cannot know, are as good as no place."""
     if not facts.run.heeds_quiet_hours or (because := _place_objection(facts, now)) is None:
         return SEND
-    shown = {"because": because, "zones": facts.places.zones, "known_from": facts.places.known_from}
+    shown = {
+        "because": because,
+        "zones": facts.places.zones,
+        "known_from": facts.places.known_from,
+        "tzdata": TZDATA_VERSION,
+    }
     return Defer(now + ASK_AGAIN[Reason.PLACE_UNKNOWN], Reason.PLACE_UNKNOWN, shown)
 
 
@@ -181,7 +186,7 @@ def outside_quiet_hours(facts: Facts, now: datetime) -> Verdict:
         "tzdata": TZDATA_VERSION,
     }
     length = (opening.closes_at - opening.opens_at) if opening.closes_at else _MOST_SPREAD * 10
-    until = opening.opens_at + min(_MOST_SPREAD, length / 10) * facts.spread
+    until = opening.opens_at + min(_MOST_SPREAD, length / 10, length - facts.run.guard) * facts.spread
     if until >= facts.expires_at:  # rather in the stampede than too late
         until = opening.opens_at
     return Defer(until, Reason.QUIET_HOURS, shown | {"opens_at": opening.opens_at, "closes_at": opening.closes_at})

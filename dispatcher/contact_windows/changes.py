@@ -22,12 +22,11 @@ def objections_to(name: str, change: WindowChange) -> Iterator[tuple[str, str]]:
     if row is None:
         yield from _objections_to_own(name, change)
         return
-    for field, given in (("country", change.country), ("subdivision", change.subdivision)):
-        if given is not None:
-            yield (
-                field,
-                f"{name} is a contact window we ship, and has its place; a window of your own needs another name",
-            )
+    for field in ("country", "subdivision", "channels"):
+        if field in change.model_fields_set:
+            yield field, f"{name} is a contact window we ship, and has its {field}; one of your own needs another name"
+    if row.country is None and change.holidays == "closed" and not change.calendars:
+        yield "holidays", f'{name} is of no country: say whose holidays, like calendars = ["DE"]'
     loosened = loosened_fields(row, change)
     if change.loosened is None:
         for field in loosened:

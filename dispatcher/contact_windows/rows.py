@@ -127,16 +127,20 @@ def changed(row: Row, change: WindowChange) -> Row:
         update["windows"] = tuple(
             new if new is not None else old for new, old in zip(change.windows, said, strict=True)
         )
-    if change.holidays is not None:
-        own = change.calendars or row.calendars or ((row.country,) if row.country else ())
-        update |= {"holidays": change.holidays, "calendars": own if change.holidays == "closed" else ()}
+    holidays = change.holidays or row.holidays
+    if holidays == "closed":
+        own = tuple(dict.fromkeys((*row.calendars, *change.calendars))) or ((row.country,) if row.country else ())
+        update |= {"holidays": holidays, "calendars": own}
+    elif change.holidays is not None:
+        update |= {"holidays": holidays, "calendars": ()}
     return row.model_copy(update=update)
 
 
 def row_of_shop(name: str, change: WindowChange) -> Row:
     """Return the row that a shop adds for a place."""
     closed = change.holidays == "closed"
-    place = f"{change.country}-{change.subdivision}" if change.subdivision else change.country or ""
+    place = f"{change.country}-{change.subdivision}"
+    place = place if known_calendars.is_known(place) else change.country or ""
     return Row.model_construct(
         id=name, country=change.country, subdivision=change.subdivision, channels=change.channels,
         windows=change.windows, holidays=change.holidays, calendars=(change.calendars or (place,)) if closed else (),

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from dispatcher.contact_windows import LocalRules, local_rules
 from dispatcher.contact_windows.changes import objections_to
-from dispatcher.contact_windows.rows import LawCap, Row, load_rows, loosened_fields
+from dispatcher.contact_windows.rows import LawCap, Row, changed, load_rows, loosened_fields
 from dispatcher.definitions import Shop, WindowChange
 from dispatcher.hours import WEEKDAYS, show_week
 from dispatcher.quiet_hours import Opening, next_opening, unknown_calendars
@@ -273,6 +273,29 @@ def test_what_loosens_a_row_is_told_from_what_tightens_it(fields: dict[str, Any]
 
 def test_to_open_on_holidays_is_to_loosen() -> None:
     assert loosened_fields(load_rows()["US-PA"], change(holidays="open")) == ["holidays"]
+
+
+def test_another_calendar_comes_beside_the_rows_own() -> None:
+    row = changed(load_rows()["US-PA"], change(calendars=["DE"]))
+
+    assert row.calendars == ("US-PA", "DE")
+    assert changed(load_rows()["GB"], change(holidays="closed")).calendars == ("GB",)
+    assert changed(load_rows()["US-PA"], change(holidays="open")).calendars == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "field"),
+    [
+        ("GB", {"channels": ["email"]}, "channels"),
+        ("GB", {"country": "FR"}, "country"),
+        ("GB", {"calendars": ["GB-XX"]}, "calendars"),
+        ("GLOBAL", {"holidays": "closed"}, "holidays"),
+        ("POLAND", {"country": "PL"}, ""),
+        ("POLAND", {"country": "PL", "windows": {"daily": "09:00-10:00"}, "off": True}, "off"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(name: str, fields: dict[str, Any], field: str) -> None:
+    assert [found for found, _ in objections_to(name, change(**fields))] == [field]
 
 
 def test_a_change_holds_and_the_rest_of_the_row_stays() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -118,6 +120,14 @@ def test_every_zone_under_an_area_code_counts() -> None:
 def test_the_territories_are_under_federal_law() -> None:
     assert places_of(None, "PR").jurisdictions == (("US", "PR"),)
     assert places_of(None, None, None, "1787").jurisdictions == (("US", "PR"),)
+
+
+@pytest.mark.parametrize("room", ["dispatcher", "workers.boot", "scheduler", "dispatcher.web.app", "dispatcher.cli"])
+def test_no_room_ever_reads_the_systems_zone_data(room: str) -> None:
+    asked = f"import zoneinfo, importlib; importlib.import_module({room!r}); print(zoneinfo.TZPATH)"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "()\n"
 
 
 def test_an_old_name_of_a_zone_has_its_country() -> None:
