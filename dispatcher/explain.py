@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -17,7 +17,7 @@ from dispatcher.facts import Facts
 from dispatcher.facts_page import order_of, read_facts
 from dispatcher.gates import GATES, Defer, Reason, Send, Skip, Verdict, decide
 from dispatcher.keys import KeyRing
-from dispatcher.quiet_hours import next_opening
+from dispatcher.quiet_hours import LocalSilence, next_opening
 from dispatcher.shop import load_shop
 
 
@@ -106,19 +106,28 @@ def _quiet(facts: Facts, now: datetime) -> dict[str, Any]:
         "heeded": facts.run.heeds_quiet_hours,
         "zones": places.zones,
         "known_from": places.known_from,
-        "silences": [
-            {
-                "zone": local.zone,
-                "hours": [str(silence) for silence in local.silences],
-                "holidays": local.holidays,
-                "source": local.source,
-            }
-            for local in facts.silences
-        ],
+        "silences": _silences(facts),
         "guard_seconds": facts.run.guard.total_seconds(),
         "opens_at": opening.opens_at if opening else None,
         "closes_at": opening.closes_at if opening else None,
     }
+
+
+def _silences(facts: Facts) -> list[dict[str, Any]]:
+    """Return each rule once, with the zones by whose clocks it holds."""
+    zones: dict[LocalSilence, list[str]] = {}
+    for local in facts.silences:
+        zones.setdefault(replace(local, zone=""), []).append(local.zone)
+    return [
+        {
+            "source": rule.source,
+            "zones": names,
+            "hours": [str(silence) for silence in rule.silences],
+            "holidays": rule.holidays,
+            "before_holidays": [str(silence) for silence in rule.before_holidays],
+        }
+        for rule, names in zones.items()
+    ]
 
 
 def _caps(facts: Facts, now: datetime) -> dict[str, Any]:
