@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from dispatcher import calendars
 from dispatcher.contact_windows.rows import (
@@ -95,7 +95,7 @@ class LocalRules:
                 r for r in of_country if r.subdivision not in (None, "unknown") and part in (None, r.subdivision)
             ]
             applied = [row for row in of_country if row.subdivision is None]
-            applied += unknown if part is None and unknown else of_part
+            applied += unknown if part is None and _has_row_for_unknown(country) else of_part
             for row in applied:
                 yield row, parent if row is not parent else None, part
             needs_default |= all(row.windows is None or row.id not in load_rows() for row in applied)
@@ -126,6 +126,12 @@ class LocalRules:
                 name = f"law-{row.id.lower()}" + (f"-{number}" if len(row.caps) > 1 else "")
                 topics = (self._topic,) if cap.same_topic and self._topic else None
                 yield Cap(name=name, max=cap.max, window=cap.window, channels=(self._channel,), topics=topics)  # type: ignore[arg-type]
+
+
+@cache
+def _has_row_for_unknown(country: str) -> bool:
+    """Return whether we ship a row for those of whom no part is known: a shop that takes it away means it."""
+    return any(row.country == country and row.subdivision == "unknown" for row in load_rows().values())
 
 
 def _calendars(row: Row, part: str | None) -> tuple[str, ...]:

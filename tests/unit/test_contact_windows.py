@@ -331,6 +331,13 @@ def test_a_row_that_is_taken_away_leaves_the_others() -> None:
     assert here(own, country="BR").caps == ()
 
 
+def test_to_take_the_strictest_row_away_does_not_bring_every_states_instead() -> None:
+    loosened = {"by": "J. Doe", "because": "we ask for the state at sign-up"}
+    own = rules(contact_windows={"US-STRICTEST": {"off": True, "loosened": loosened}})
+
+    assert {local.source for local in here(own, country="US").silences} == {"US"}
+
+
 def test_hours_over_midnight_reach_into_the_next_day() -> None:
     week = change(windows={"daily": "closed", "fri": "22:00-02:00"}).windows
 
