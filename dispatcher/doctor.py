@@ -120,18 +120,24 @@ def _places(connection: Connection) -> Iterator[Check]:
     yield Check("places", "ok", detail)
     for name, count in found.by_row.most_common():
         row = found.rows[name]
-        yield Check("contact window", "ok", f"{name}: {count:,} contacts, {row.standing}: {row.basis}")
+        yield Check("contact window", "ok", f"{name} for {_contacts(count)}, {row.standing}: {row.basis}")
     if found.nowhere:
-        detail = f"{found.nowhere:,} contacts of no known place: nothing is sent to them; see shop.countries"
+        detail = f"{_contacts(found.nowhere)} of no known place, to whom nothing is sent; see shop.countries"
         yield Check("places", "look", detail)
     if found.default_only:
         countries = ", ".join(f"{name} {count:,}" for name, count in found.default_only.most_common(12))
         yield Check("contact window", "look", f"only the default's hours are known for {countries}")
     for name, count in found.no_calendar.most_common():
-        yield Check("holidays", "look", f"{count:,} contacts are held: there is no calendar of holidays {name}")
+        yield Check(
+            "holidays", "look", f"nothing is sent to {_contacts(count)}: there is no calendar of holidays {name}"
+        )
     if found.never:
-        detail = f"{found.never:,} contacts get no text within nine days: no hour suits every place they may be in"
+        detail = f"no hour within nine days suits every place that {_contacts(found.never)} may be in: no text is sent"
         yield Check("contact window", "look", detail)
+
+
+def _contacts(number: int) -> str:
+    return f"{number:,} contact" + ("" if number == 1 else "s")
 
 
 def _brake(connection: Connection) -> Check:
