@@ -156,8 +156,8 @@ def _rules(shop: Shop, channel: str, now: datetime) -> tuple[Silence, ...]:
     """Return what would be held against a marketing message on this channel today."""
     run = Run(
         id=UUID(int=0), kind="standing", campaign_id=None, name="", occurrence_key="", channel=channel, topic=None,
-        class_="marketing", lane=f"{channel}.marketing", priority=0, template_hash="", nominal_at=now, state="running",
-        started_by=None, planned_at=None, campaign=None,
+        class_="marketing", lane=f"{channel}.marketing", priority=0, template_hash="", nominal_at=now, as_of=now,
+        state="running", started_by=None, planned_at=None, campaign=None,
     )  # fmt: skip
     return order_of(run, shop, stopped=False, urgent=False).silences
 
