@@ -36,13 +36,16 @@ class AtWork:
         self, database: Engine, key_ring: KeyRing, home: Path, workspace: Mapping[str, str | None], *, starts: datetime
     ) -> None:
         self.database, self.key_ring, self.home = database, key_ring, home
-        with database.begin() as connection:
-            apply(connection, read_workspace(write_workspace(home / "workspace", dict(workspace))), by="test")
         self.move_to(starts)
+        self.apply(workspace)
         registration = register(database, home, kind="marketing", queues=["email.marketing"], slots=2)
         provider = {channel: Sandbox(home / "sandbox", channel) for channel in ("email", "sms")}
         sender = Sender(key_ring, "https://shop.example")
         self.hands = Hands(database, sender, provider, registration.worker_id, threading.Event())
+
+    def apply(self, workspace: Mapping[str, str | None]) -> None:
+        with self.database.begin() as connection:
+            apply(connection, read_workspace(write_workspace(self.home / "workspace", dict(workspace))), by="test")
 
     # --- the clock
 
