@@ -19,7 +19,7 @@ from dispatcher.locks import lock_contacts
 #: So many contacts are held at once.
 _PAGE = 500
 #: So many contacts behind paused and cancelled runs are let go in one round.
-_ROUND = 2_000
+_ROUND = 5_000
 
 # One that is in a batch already is due, and asked afresh when its turn comes.  Nobody is due before their local time.
 _DUE_NOW = """
@@ -28,9 +28,14 @@ _DUE_NOW = """
         AND m.contact_id = ANY(:contact_ids)"""
 _WAKE = text(_DUE_NOW)
 _WAKE_BEHIND = text(f"{_DUE_NOW} AND m.facts->>'winner' = ANY(:winners)")
-_WAKE_IF_THE_WINNER_MOVED = text(f"""{_DUE_NOW} AND m.run_id = :run AND NOT EXISTS (
-        SELECT FROM message w JOIN run r ON r.id = w.run_id
-        WHERE w.id = CAST(m.facts->>'winner' AS uuid) AND w.status = 'pending' AND r.state IN ('planning', 'running'))
+_WAKE_UNLESS_THE_WINNER_WAITS = text(f"""{_DUE_NOW} AND m.run_id = :run AND (
+        m.contact_id <> ALL(:held) OR NOT EXISTS (
+            SELECT FROM message w JOIN run r ON r.id = w.run_id
+            WHERE w.id = CAST(m.facts->>'winner' AS uuid) AND w.status = 'pending'
+                AND r.state IN ('planning', 'running')))
+""")
+_HOLD_WHO_IS_FREE = text("""
+    SELECT id FROM contact WHERE id = ANY(:contact_ids) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
 """)
 
 # A run that is paused or cancelled is nobody's rival; its rows, which may be many, are not touched for that.
@@ -63,13 +68,14 @@ def wake_behind(connection: Connection, winners: dict[int, UUID], now: datetime)
 def look_again(connection: Connection, run_id: UUID, contact_ids: Collection[int], now: datetime) -> None:
     """Make what this transaction has just written as outranked due, where its winner moved while it was judged.
 
-    From here on the contacts are held, so whoever moves a winner later finds what waits for it.  More than a bulk
-    writer may hold otherwise, but nothing is left to do but this statement and the commit.
+    From here on the contacts are held, so whoever moves a winner later finds what waits for it.  Of those whom somebody
+    else holds nothing is known: they are asked again at once, as nobody may be waited for who may wait for this page.
+    More than a bulk writer may hold otherwise, but nothing is left to do but this and the commit.
     """
     if contact_ids:
-        lock_contacts(connection, contact_ids)
-        waiting = {"run": run_id, "contact_ids": list(contact_ids), "now": now}
-        connection.execute(_WAKE_IF_THE_WINNER_MOVED, waiting)
+        held = connection.scalars(_HOLD_WHO_IS_FREE, {"contact_ids": list(contact_ids)}).all()
+        waiting = {"run": run_id, "contact_ids": list(contact_ids), "held": list(held), "now": now}
+        connection.execute(_WAKE_UNLESS_THE_WINNER_WAITS, waiting)
 
 
 def let_go(database: Engine, contact_ids: Collection[int]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from at_work import AtWork, campaign, noon_ahead
 from people import add_person
 from small_workspace import FILES
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from dispatcher import plan as planning
 from dispatcher import release, runs
@@ -111,6 +111,20 @@ def test_a_winner_that_leaves_while_the_losers_are_planned_is_not_waited_for(
 
     assert shop.became(winners) == {"sent": PEOPLE - 1, "PAUSED": 1}
     assert shop.became(losers) == {"CAPPED": PEOPLE - 1, "sent": 1}
+
+
+def test_planning_waits_for_nobody_who_holds_a_contact(shop: AtWork) -> None:
+    """An import that holds them may itself wait for the page that is being planned."""
+    shop.plan(shop.start("better"))
+    losers = shop.start("lesser")
+    with shop.database.begin() as importing:
+        importing.execute(text("SELECT FROM contact WHERE external_id = 'p05' FOR NO KEY UPDATE"))
+        with ThreadPoolExecutor(1) as planner:
+            planner.submit(shop.plan, losers).result(timeout=20)
+
+    assert shop.became(losers) == {"OUTRANKED": PEOPLE - 1, "pending": 1}
+    shop.send()
+    assert shop.became(losers) == {"CAPPED": PEOPLE}
 
 
 def test_of_one_slice_each_has_the_rank_of_its_own_first_due_time(shop: AtWork) -> None:
