@@ -88,12 +88,13 @@ def _counts_until(cap: Cap, zones: tuple[str, ...], now: datetime) -> datetime:
     """Return the instant from which a message authorised now no longer counts, in any of the zones."""
     if cap.calendar is None:
         return now + _rolling(cap)[0]
-    return max(_window(cap.calendar, zone, now)[1] for zone in zones or ("UTC",))
+    return max(ends for _, ends in _windows(cap.calendar, zones, now))
 
 
 def _room(cap: Cap, at: list[datetime], zones: tuple[str, ...], now: datetime) -> Room:
     if cap.calendar is not None:
-        return min((_calendar_room(cap, cap.calendar, at, zone, now) for zone in zones or ("UTC",)), key=_least_free)
+        windows = _windows(cap.calendar, zones, now)
+        return min((_calendar_room(cap, at, zones, window) for window in windows), key=_least_free)
     window, most = _rolling(cap)
     inside = [t for t in at if t > now - window]
     free = most - len(inside)
@@ -105,8 +106,8 @@ def _rolling(cap: Cap) -> tuple[timedelta, int]:
     return (cap.min_gap, 1) if cap.min_gap is not None else (cap.window or timedelta(0), cap.max or 1)
 
 
-def _calendar_room(cap: Cap, calendar: str, at: list[datetime], zone: str, now: datetime) -> Room:
-    begins, ends = _window(calendar, zone, now)
+def _calendar_room(cap: Cap, at: list[datetime], zones: tuple[str, ...], window: tuple[datetime, datetime]) -> Room:
+    begins, ends = window
     most = cap.max or 1
     inside = [t for t in at if t >= begins]
     free = most - len(inside)
@@ -114,16 +115,18 @@ def _calendar_room(cap: Cap, calendar: str, at: list[datetime], zone: str, now: 
         return Room(cap, len(inside), free, None)
     in_the_way = inside[len(inside) - most]
     if in_the_way >= ends:  # the clock was set back since
-        ends = _window(calendar, zone, in_the_way)[1]
+        ends = _counts_until(cap, zones, in_the_way)
     return Room(cap, len(inside), 0, ends)
 
 
-def _window(calendar: str, zone: str, at: datetime) -> tuple[datetime, datetime]:
-    """Return the first instant of the day, week or month around `at` in the zone, and that of the one after it.
+@lru_cache(maxsize=4096)
+def _windows(calendar: str, zones: tuple[str, ...], at: datetime) -> tuple[tuple[datetime, datetime], ...]:
+    """Return the first instant of the day, week or month around `at`, and that of the one after it; one for all zones
+    where that is the same.
 
     A day lasts from its first existing instant to that of the next, whatever the clocks show in between.
     """
-    return _window_of(calendar, zone, _day(zone, at))
+    return tuple(sorted({_window_of(calendar, zone, _day(zone, at)) for zone in zones or ("UTC",)}))
 
 
 def _day(zone: str, at: datetime) -> date:
