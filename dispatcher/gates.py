@@ -169,7 +169,7 @@ def outside_quiet_hours(facts: Facts, now: datetime) -> Verdict:
 def _spread_over(opening: Opening, facts: Facts) -> datetime:
     """Return this message's own moment of an opening: not all who waited for it leave at once."""
     length = (opening.closes_at - opening.opens_at) if opening.closes_at else _MOST_SPREAD * 10
-    moment = opening.opens_at + min(_MOST_SPREAD, length / 10) * facts.spread
+    moment = opening.opens_at + min(_MOST_SPREAD, length / 10, length - facts.run.guard) * facts.spread
     return moment if moment < facts.expires_at else opening.opens_at  # rather in the stampede than too late
 
 
