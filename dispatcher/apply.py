@@ -15,6 +15,7 @@ import orjson
 from sqlalchemy import Connection, text
 
 from dispatcher import audit, clock, db, interests
+from dispatcher.contact_windows.changes import loosenings
 from dispatcher.content import template_hash
 from dispatcher.definitions import Campaign, Schedule, Shop
 from dispatcher.schedules import next_occurrence
@@ -40,7 +41,7 @@ def apply(connection: Connection, workspace: Workspace, *, by: str) -> list[Chan
     """Write the workspace; return what became of each definition, those of the database that it lacks included."""
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
     changes = [
-        _apply_shop(connection, workspace.shop),
+        _apply_shop(connection, workspace.shop, by),
         *_apply_templates(connection, workspace),
         *_apply_segments(connection, workspace),
         *_apply_campaigns(connection, workspace),
@@ -53,18 +54,28 @@ def apply(connection: Connection, workspace: Workspace, *, by: str) -> list[Chan
     return changes
 
 
-def _apply_shop(connection: Connection, shop: Shop) -> Change:
+def _apply_shop(connection: Connection, shop: Shop, by: str) -> Change:
     stored = connection.execute(text("SELECT shop FROM engine FOR UPDATE")).scalar_one()
     wanted = shop.model_dump(mode="json", by_alias=True)
     if stored == wanted:
         return Change("shop", shop.shop.name, "unchanged")
     half_life = interests.read_half_life(connection)
     connection.execute(text("UPDATE engine SET shop = CAST(:shop AS jsonb)"), {"shop": _json(wanted)})
+    _record_loosenings(connection, Shop.model_validate(stored) if stored else None, shop, by)
     note = ""
     if shop.interests.half_life != half_life:
         interests.recompute(connection, shop.interests.half_life)
         note = "interest scores computed afresh with the new half-life"
     return Change("shop", shop.shop.name, "added" if stored is None else "changed", note)
+
+
+def _record_loosenings(connection: Connection, had: Shop | None, wanted: Shop, by: str) -> None:
+    """Write to the audit who answers for letting through what the law or a code of practice does not."""
+    before, after = loosenings(had), loosenings(wanted)
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name):
+            action = "contact_window.loosened" if name in after else "contact_window.restored"
+            audit.record(connection, by, action, name, after.get(name) or before[name])
 
 
 # --- templates: content by hash; the flag `current` says which one new runs take

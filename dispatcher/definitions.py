@@ -21,12 +21,11 @@ from pydantic import (
 )
 
 from dispatcher.addresses import BadAddress, normal_email
+from dispatcher.hours import WEEKDAYS, Week, Weekday
 from dispatcher.places import zones_of_countries
 from segments.durations import Duration
 
 Channel = Literal["email", "sms"]
-Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-WEEKDAYS: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 Name = Annotated[str, Field(pattern=NAME)]
 
@@ -118,6 +117,26 @@ class QuietHours(Definition):
     sms: tuple[Silence, ...] = ()
 
 
+class Acknowledgement(Definition):
+    """Who answers for letting through what a contact window does not."""
+
+    by: Annotated[str, Field(min_length=3)]
+    because: Annotated[str, Field(min_length=10)]
+
+
+class WindowChange(Definition):
+    """What a shop makes of a contact window, by its id; or, with a country, a window of its own on top."""
+
+    windows: Week | None = None
+    holidays: Literal["closed", "open"] | None = None
+    calendars: tuple[str, ...] = ()
+    off: StrictBool = False
+    loosened: Acknowledgement | None = None
+    country: Country | None = None
+    subdivision: str | None = None
+    channels: tuple[Channel, ...] = ("sms",)
+
+
 class Cap(Definition):
     """At most `max` marketing messages per contact in a window, or a least time between two."""
 
@@ -175,6 +194,7 @@ class Shop(Definition):
 
     shop: ShopIdentity
     quiet_hours: QuietHours = QuietHours()
+    contact_windows: dict[Annotated[str, Field(pattern=r"^[A-Z][A-Z-]*$")], WindowChange] = {}
     caps: tuple[Cap, ...] = ()
     topics: dict[Name, Topic] = {}
     interests: InterestRules = InterestRules()

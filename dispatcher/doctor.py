@@ -11,11 +11,13 @@ from typing import Literal
 from sqlalchemy import Connection, text
 
 from dispatcher import clock, schema
+from dispatcher.contact_windows import coverage
 from dispatcher.errors import DispatcherError
 from dispatcher.places import TZDATA_VERSION
 from dispatcher.registration import prove
 from dispatcher.runtime import Runtime, check_broker, open_runtime
 from dispatcher.settings import Settings, load_settings
+from dispatcher.shop import load_shop
 
 OLDEST_POSTGRESQL = 15
 LEAST_FREE_BYTES = 1_000_000_000
@@ -64,6 +66,7 @@ def _check_runtime(runtime: Runtime) -> Iterator[Check]:
     with runtime.database.connect() as connection:
         for check in (_database, _time_zones, _clock, _shop, _brake, _rooms, _lost, _waiting):
             yield check(connection)
+        yield from _places(connection)
     yield Check("keys", "ok", "they are the ones this database was made with")
     try:
         check_broker(runtime.broker_url)
@@ -105,6 +108,30 @@ def _shop(connection: Connection) -> Check:
     segments, campaigns, templates, contacts = counts
     detail = f"{name}: {segments} segments, {campaigns} campaigns, {templates} templates, {contacts:,} contacts"
     return Check("workspace", "ok", detail)
+
+
+def _places(connection: Connection) -> Iterator[Check]:
+    """Where the contacts may be, which contact windows hold for them, and whom nothing can be sent to for that."""
+    if connection.scalar(text("SELECT shop IS NULL FROM engine")):
+        return
+    found = coverage.survey(connection, load_shop(connection), clock.read_now(connection))
+    known = ", ".join(f"{count:,} by {name}" for name, count in found.known_from.most_common())
+    detail = f"{found.contacts - found.nowhere:,} of {found.contacts:,} contacts" + (f": {known}" if known else "")
+    yield Check("places", "ok", detail)
+    for name, count in found.by_row.most_common():
+        row = found.rows[name]
+        yield Check("contact window", "ok", f"{name}: {count:,} contacts, {row.standing}: {row.basis}")
+    if found.nowhere:
+        detail = f"{found.nowhere:,} contacts of no known place: nothing is sent to them; see shop.countries"
+        yield Check("places", "look", detail)
+    if found.default_only:
+        countries = ", ".join(f"{name} {count:,}" for name, count in found.default_only.most_common(12))
+        yield Check("contact window", "look", f"only the default's hours are known for {countries}")
+    for name, count in found.no_calendar.most_common():
+        yield Check("holidays", "look", f"{count:,} contacts are held: there is no calendar of holidays {name}")
+    if found.never:
+        detail = f"{found.never:,} contacts get no text within nine days: no hour suits every place they may be in"
+        yield Check("contact window", "look", detail)
 
 
 def _brake(connection: Connection) -> Check:

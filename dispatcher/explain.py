@@ -107,7 +107,12 @@ def _quiet(facts: Facts, now: datetime) -> dict[str, Any]:
         "zones": places.zones,
         "known_from": places.known_from,
         "silences": [
-            {"zone": local.zone, "hours": [str(silence) for silence in local.silences], "source": local.source}
+            {
+                "zone": local.zone,
+                "hours": [str(silence) for silence in local.silences],
+                "holidays": local.holidays,
+                "source": local.source,
+            }
             for local in facts.silences
         ],
         "guard_seconds": facts.run.guard.total_seconds(),
@@ -141,7 +146,7 @@ _EVIDENCE: dict[Reason, Evidence] = {
     Reason.HOLDOUT: lambda f, _: {"held_out": f.held_out},
     Reason.DUPLICATE_ADDRESS: lambda f, _: {"goes_to": f.duplicate_of},
     Reason.LATE: lambda f, _: {"too_late": f.too_late},
-    Reason.PLACE_UNKNOWN: lambda f, _: {"zones": f.places.zones, "known_from": f.places.known_from},
+    Reason.PLACE_UNKNOWN: lambda f, _: {"places": [asdict(place) for place in f.places.candidates]},
     Reason.QUIET_HOURS: _quiet,
     Reason.OUTRANKED: lambda f, _: {"rivals": [asdict(rival) for rival in f.rivals]},
     Reason.CAPPED: _caps,

@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cache, lru_cache
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from operator import attrgetter
 from typing import Any
 from uuid import UUID
@@ -17,23 +17,24 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, TextClause, text
 
 from dispatcher.caps import longest_window
-from dispatcher.definitions import Shop, Silence
+from dispatcher.contact_windows import LocalRules, local_rules, longest_law_window
+from dispatcher.definitions import Shop
 from dispatcher.facts import Counted, Facts, Rank, Rival, RunFacts
-from dispatcher.places import places_of
-from dispatcher.quiet_hours import DEFAULT_SMS_SILENCE, GUARD, LocalSilence
+from dispatcher.quiet_hours import GUARD
 from dispatcher.runs import Run
 from dispatcher.tables import MAY_HAVE_LEFT
 
 _CONTACTS = """
 WITH page AS MATERIALIZED (
-    SELECT c.id, c.external_id, c.zone, c.country, c.paused_until, c.merged_into,
+    SELECT c.id, c.external_id, c.zone, c.country, c.subdivision, c.phone_region, c.paused_until, c.merged_into,
            CASE WHEN c.merged_into IS NULL AND c.erased_at IS NULL THEN c.{channel}_address_id END AS address_id
     FROM contact c WHERE c.id = ANY(CAST(:contact_ids AS bigint[]))
 ), suppressed AS (
     SELECT s.address_id, array_agg(ARRAY[s.reason, s.scope] ORDER BY s.id) AS suppressions
     FROM suppression s WHERE s.address_id IN (SELECT address_id FROM page) GROUP BY s.address_id
 ){more_tables}
-SELECT c.id, c.external_id, c.zone, c.country, c.paused_until, c.address_id, a.state AS address_state, s.suppressions,
+SELECT c.id, c.external_id, c.zone, c.country, c.subdivision, c.phone_region, c.paused_until,
+       c.address_id, a.state AS address_state, s.suppressions,
        k.state AS consent, k.address_id AS consent_address_id, k.confirmed, k.effective_at, k.expires_at, k.event_id,
        c.merged_into, {more_columns}
 FROM page c
@@ -112,9 +113,20 @@ class Order:
     priority: int
     nominal_at: datetime
     holdout: float
-    shop_countries: tuple[str, ...]
-    silences: tuple[Silence, ...]
+    shop: Shop
     facts: RunFacts
+
+    @property
+    def capped(self) -> bool:
+        """Whether a cap of the shop or of any place could bind a message of this run."""
+        return bool(self.facts.caps) or self.history > timedelta(0)
+
+    @property
+    def history(self) -> timedelta:
+        """How far back the caps can look that could bind."""
+        if not self.facts.marketing:
+            return timedelta(0)
+        return max(longest_window(self.facts.caps), longest_law_window(self.facts.channel))
 
 
 def order_of(run: Run, shop: Shop, *, stopped: bool, urgent: bool) -> Order:
@@ -122,7 +134,6 @@ def order_of(run: Run, shop: Shop, *, stopped: bool, urgent: bool) -> Order:
     marketing = run.class_ == "marketing"
     topic = shop.topics.get(run.topic) if run.topic else None
     caps = tuple(c for c in shop.caps if run.channel in c.channels and (c.topics is None or run.topic in c.topics))
-    own = (*shop.quiet_hours.sms, DEFAULT_SMS_SILENCE) if run.channel == "sms" else shop.quiet_hours.email
     campaign = run.campaign
     return Order(
         run_id=run.id,
@@ -131,8 +142,7 @@ def order_of(run: Run, shop: Shop, *, stopped: bool, urgent: bool) -> Order:
         priority=run.priority,
         nominal_at=run.nominal_at,
         holdout=campaign.holdout if campaign else 0.0,
-        shop_countries=shop.shop.countries,
-        silences=own,
+        shop=shop,
         facts=RunFacts(
             state=run.state,
             stopped=stopped,
@@ -171,12 +181,13 @@ def read_facts(
             "contact_ids": list(contact_ids),
             "topic": order.facts.topic,
             "run_id": order.run_id,
-            "since": now - longest_window(order.facts.caps),
+            "since": now - order.history,
             "now": now,
             "until": _END_OF_TIME if live else now,
             "priority": order.priority,
         },
     )
+    rules = local_rules(order.shop, order.facts.channel, order.facts.class_, order.facts.topic, now)
     holdout = order.holdout if held_out_by_hash else 0.0
     common = rank_of(order, order.nominal_at)
     page = []
@@ -184,7 +195,8 @@ def read_facts(
         contact_id: int = row[0]
         expiry = expires_at if isinstance(expires_at, datetime) else expires_at[contact_id]
         rank = rank_of(order, first_due_at[contact_id]) if first_due_at else common
-        page.append((row[1], _facts(order, row, expiry, contact_id not in outside_segment, holdout, rank)))
+        inside = contact_id not in outside_segment
+        page.append((row[1], _facts(order, rules, row, expiry, inside, holdout, rank)))
     return page
 
 
@@ -193,15 +205,17 @@ def rank_of(order: Order, first_due_at: datetime) -> Rank:
     return -order.priority, first_due_at, order.name, order.occurrence_key
 
 
-def _facts(order: Order, row: Row[Any], expires_at: datetime, inside: bool, holdout: float, rank: Rank) -> Facts:
+def _facts(
+    order: Order, rules: LocalRules, row: Row[Any], expires_at: datetime, inside: bool, holdout: float, rank: Rank
+) -> Facts:
     """Return the facts of one row, unpacked by position: this runs once for every contact of every audience."""
     (
-        contact_id, external_id, zone, country, paused_until, address_id, address_state, suppressions,
+        contact_id, external_id, zone, country, subdivision, phone_region, paused_until,
+        address_id, address_state, suppressions,
         consent, consent_address_id, confirmed, effective_at, consent_expires_at, event_id,
         merged_into, duplicate_of, to_contact, to_address, rivals,
     ) = tuple(row)  # fmt: skip
-    places = places_of(zone, country, order.shop_countries)
-    silences = _silences(places.zones, order.silences) if order.silences else ()
+    here = rules.here(zone, country, subdivision, phone_region)
     return Facts(
         order.facts,
         contact_id,
@@ -222,19 +236,14 @@ def _facts(order: Order, row: Row[Any], expires_at: datetime, inside: bool, hold
         holdout > 0 and share_of("holdout", order.name, external_id) < holdout,
         f"contact {merged_into}, which they were merged into" if merged_into is not None else duplicate_of,
         False,
-        places,
-        silences,
-        (),
-        share_of(order.name, order.occurrence_key, external_id) if silences else 0.0,
+        here.places,
+        here.silences,
+        here.caps,
+        share_of(order.name, order.occurrence_key, external_id) if here.silences else 0.0,
         _counted(to_contact, to_address) if to_contact or to_address else (),
         _rivals(rivals) if rivals else (),
         rank,
     )
-
-
-@lru_cache(maxsize=4096)
-def _silences(zones: tuple[str, ...], silences: tuple[Silence, ...]) -> tuple[LocalSilence, ...]:
-    return tuple(LocalSilence(zone, silences, (), "shop") for zone in zones)
 
 
 def _rivals(rivals: list[Any]) -> tuple[Rival, ...]:
@@ -259,7 +268,7 @@ def share_of(*parts: str) -> float:
 
 
 def _query(order: Order) -> TextClause:
-    return _build(order.facts.channel, order.facts.marketing, bool(order.facts.caps))
+    return _build(order.facts.channel, order.facts.marketing, order.capped)
 
 
 @cache

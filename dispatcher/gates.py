@@ -14,7 +14,8 @@ from typing import Any
 
 from dispatcher.caps import rivals_for, room_under
 from dispatcher.facts import Facts
-from dispatcher.quiet_hours import Opening, next_opening
+from dispatcher.places import TZDATA_VERSION
+from dispatcher.quiet_hours import Opening, next_opening, unknown_calendars
 
 
 class Reason(StrEnum):
@@ -148,20 +149,42 @@ def in_time(facts: Facts, now: datetime) -> Verdict:
 
 
 def place_known(facts: Facts, now: datetime) -> Verdict:
-    if facts.places.zones or not facts.run.heeds_quiet_hours:
+    """An hour that suits no place, and holidays that we cannot know, are as good as no place."""
+    if not facts.run.heeds_quiet_hours or (because := _place_objection(facts, now)) is None:
         return SEND
-    return Defer(now + ASK_AGAIN[Reason.PLACE_UNKNOWN], Reason.PLACE_UNKNOWN)
+    shown = {
+        "because": because,
+        "zones": facts.places.zones,
+        "known_from": facts.places.known_from,
+        "tzdata": TZDATA_VERSION,
+    }
+    return Defer(now + ASK_AGAIN[Reason.PLACE_UNKNOWN], Reason.PLACE_UNKNOWN, shown)
+
+
+def _place_objection(facts: Facts, now: datetime) -> str | None:
+    if not facts.places.candidates:
+        return "nothing says where they are"
+    if not facts.silences:
+        return None
+    if missing := unknown_calendars(facts.silences):
+        return f"there is no calendar of holidays for {', '.join(missing)}"
+    if next_opening(now, facts.silences, facts.run.guard) is None:
+        return "no hour within nine days suits every place they may be in"
+    return None
 
 
 def outside_quiet_hours(facts: Facts, now: datetime) -> Verdict:
     if not facts.silences or not facts.run.heeds_quiet_hours:
         return SEND
     opening = next_opening(now, facts.silences, facts.run.guard)
-    if opening is not None and opening.opens_at == now:
+    if opening is None or opening.opens_at == now:  # none at all: `place_known` has objected
         return SEND
-    shown = {"zones": facts.places.zones, "known_from": facts.places.known_from}
-    if opening is None:
-        return Skip(Reason.QUIET_HOURS, shown | {"opens_at": None})
+    shown = {
+        "zones": facts.places.zones,
+        "known_from": facts.places.known_from,
+        "windows": tuple(dict.fromkeys(local.source for local in facts.silences)),
+        "tzdata": TZDATA_VERSION,
+    }
     until = _spread_over(opening, facts)
     return Defer(until, Reason.QUIET_HOURS, shown | {"opens_at": opening.opens_at, "closes_at": opening.closes_at})
 

@@ -18,7 +18,7 @@ from dispatcher.locks import lock_addresses, lock_contacts, lock_identity
 from dispatcher.personal import PERSONAL_FIELDS, Personal, open_personal
 from dispatcher.tables import MAY_HAVE_LEFT
 
-_PLAIN_FIELDS = ("locale", "country", "subdivision", "zone", "email_address_id", "sms_address_id")
+_PLAIN_FIELDS = ("locale", "country", "subdivision", "zone", "email_address_id", "sms_address_id", "phone_region")
 
 
 def merge(connection: Connection, key_ring: KeyRing, one_id: int, other_id: int, *, by: str = "import") -> int:
@@ -72,7 +72,7 @@ def _hold_pages(connection: Connection, survivor_id: int, loser_id: int) -> None
 def _read(connection: Connection, contact_id: int) -> Row[Any]:
     return connection.execute(
         text("""SELECT id, external_id, locale, country, subdivision, zone, attributes, data_key, sealed, paused_until,
-                       erased_at, email_address_id, sms_address_id
+                       erased_at, phone_region, email_address_id, sms_address_id
                 FROM contact WHERE id = :id"""),
         {"id": contact_id},
     ).one()
@@ -99,6 +99,7 @@ def _fill_blanks(connection: Connection, key_ring: KeyRing, survivor: Row[Any], 
             "attributes": orjson.dumps(loser.attributes | survivor.attributes).decode(),
             "paused_until": loser.paused_until,
             **{name: getattr(loser, name) for name in _PLAIN_FIELDS},
+            "phone_region": None if survivor.sms_address_id else loser.phone_region,  # it goes with its number
         },
     )
 
@@ -109,7 +110,7 @@ def _bury(connection: Connection, survivor: Row[Any], loser: Row[Any]) -> None:
     for statement in (
         "UPDATE contact SET merged_into = :survivor WHERE merged_into = :loser",
         """UPDATE contact SET merged_into = :survivor, version = version + 1, sealed = NULL, attributes = '{}',
-                  email_address_id = NULL, sms_address_id = NULL
+                  email_address_id = NULL, sms_address_id = NULL, phone_region = NULL
            WHERE id = :loser""",
         "UPDATE contact_alias SET contact_id = :survivor WHERE contact_id = :loser",
         "UPDATE event SET contact_id = :survivor WHERE contact_id = :loser",

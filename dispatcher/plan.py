@@ -112,7 +112,7 @@ def judge(
     campaign = run.campaign
     if campaign is None:
         raise Refused(f"run {run.id} is not of a campaign and has no audience")
-    wall = _local_wall_time(run, campaign)
+    wall = local_wall_time(run, campaign)
     taken = {} if taken is None else taken
     # From the run's own time, whenever a page is planned: a pause gives nobody more of it, and no order to the pages.
     first_due_at = due_at = min(run.nominal_at, now)
@@ -131,7 +131,7 @@ def judge(
         yield Planned(external_id, facts, first_due_at, due_at, verdict)
 
 
-def _local_wall_time(run: Run, campaign: Campaign) -> datetime | None:
+def local_wall_time(run: Run, campaign: Campaign) -> datetime | None:
     """Return the nominal local time of a scheduled `local: true` run; None: everybody is due now."""
     if campaign.schedule is None or not campaign.schedule.local or run.started_by != "schedule":
         return None

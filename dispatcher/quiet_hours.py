@@ -14,16 +14,16 @@ from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-from dispatcher.definitions import WEEKDAYS, Silence
+from dispatcher.calendars import days_of, is_known
+from dispatcher.definitions import Silence
+from dispatcher.hours import WEEKDAYS
 
 #: Between our decision and the provider's, bytes travel: the message must still be welcome this much later.
 GUARD = {"email": timedelta(minutes=5), "sms": timedelta(minutes=15)}
 
-#: Prudent default of the messaging platforms for marketing texts where no law says more: silence from 20:00 to 08:00.
-DEFAULT_SMS_SILENCE = Silence(start=time(20), end=time(8))
-
 _HORIZON = timedelta(days=9)  # beyond the longest expiry nothing needs an answer
 _LOOK_BACK = timedelta(days=2)
+_WHOLE_DAY = Silence(start=time(0), end=time(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,7 @@ class LocalSilence:
     silences: tuple[Silence, ...]
     holidays: tuple[str, ...]  #: calendars whose days are silent whole: a country like FR, or a part of one like US-PA
     source: str  #: whose rule this is: the id of a contact window like US-TX, "shop" or "person"
+    before_holidays: tuple[Silence, ...] = ()  #: kept besides on the day before a holiday, whatever its weekday
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +64,10 @@ def next_opening(now: datetime, silences: tuple[LocalSilence, ...], guard: timed
     return Opening(at, None) if at < now + _HORIZON else None
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=4096)
 def _merged(silences: tuple[LocalSilence, ...], day: date) -> tuple[tuple[datetime, ...], tuple[datetime, ...]]:
     """Return starts and ends (UTC) of the union of all silences around `day`, in order and without overlap."""
-    intervals = sorted(
-        interval
-        for local in silences
-        for silence in local.silences
-        for interval in _intervals(ZoneInfo(local.zone), silence, day)
-    )
+    intervals = sorted(interval for local in silences for interval in _intervals(local, day))
     starts: list[datetime] = []
     ends: list[datetime] = []
     for start, end in intervals:
@@ -83,17 +79,40 @@ def _merged(silences: tuple[LocalSilence, ...], day: date) -> tuple[tuple[dateti
     return tuple(starts), tuple(ends)
 
 
-def _intervals(zone: ZoneInfo, silence: Silence, day: date) -> Iterator[tuple[datetime, datetime]]:
-    first = day - _LOOK_BACK
-    for offset in range((_LOOK_BACK + _HORIZON).days + 3):
-        local_day = first + timedelta(days=offset)
-        if WEEKDAYS[local_day.weekday()] not in silence.days:
-            continue
-        end_day = local_day + timedelta(days=1) if silence.ends_next_day else local_day
-        start = first_instant(local_day, silence.start, zone)
-        end = last_instant(end_day, silence.end, zone)
-        if start < end:
-            yield start, end
+def _intervals(local: LocalSilence, day: date) -> Iterator[tuple[datetime, datetime]]:
+    """Yield every silence that begins on one of the local days around `day`."""
+    zone = ZoneInfo(local.zone)
+    days = [day + timedelta(days=offset) for offset in range(-_LOOK_BACK.days, _HORIZON.days + 3)]
+    holidays = _holidays(local.holidays, days[0].year, days[-1].year + 1)
+    for local_day in days:
+        if local_day in holidays:
+            yield from _interval(_WHOLE_DAY, local_day, zone)
+        for silence in local.silences:
+            if WEEKDAYS[local_day.weekday()] in silence.days:
+                yield from _interval(silence, local_day, zone)
+        if local.before_holidays and local_day + timedelta(days=1) in holidays:
+            for silence in local.before_holidays:
+                yield from _interval(silence, local_day, zone)
+
+
+def _interval(silence: Silence, local_day: date, zone: ZoneInfo) -> Iterator[tuple[datetime, datetime]]:
+    end_day = local_day + timedelta(days=1) if silence.ends_next_day else local_day
+    start = first_instant(local_day, silence.start, zone)
+    end = last_instant(end_day, silence.end, zone)
+    if start < end:
+        yield start, end
+
+
+@lru_cache(maxsize=1024)
+def _holidays(calendars: tuple[str, ...], first_year: int, last_year: int) -> frozenset[date]:
+    years = range(first_year, last_year + 1)
+    return frozenset().union(*(days_of(calendar, year) for calendar in calendars for year in years))
+
+
+@lru_cache(maxsize=1024)
+def unknown_calendars(silences: tuple[LocalSilence, ...]) -> tuple[str, ...]:
+    """Return the calendars that these silences need and that we do not have: their holidays cannot be kept."""
+    return tuple(sorted({name for local in silences for name in local.holidays if not is_known(name)}))
 
 
 def first_instant(day: date, wall: time, zone: ZoneInfo) -> datetime:

@@ -17,7 +17,8 @@ from sqlalchemy import Engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from dispatcher import embedded, schema
+from dispatcher import embedded, schema, zone_data
+from dispatcher.contact_windows import load_rows
 from dispatcher.db import engine_for
 from dispatcher.embedded.places import make_home
 from dispatcher.errors import Refused
@@ -56,7 +57,11 @@ def open_runtime(
         engine = engine_for(database_url)
         try:
             schema.require_current(engine, may_migrate=settings.database_url is None)
-            yield Runtime(settings, engine, database_url, broker_url, _open_keys(engine, settings, adopt=needs_broker))
+            key_ring = _open_keys(engine, settings, adopt=needs_broker)
+            zone_data.heed(engine)
+            if needs_broker:  # who decides all day long: what they decide by is read, and checked, before they begin
+                load_rows()
+            yield Runtime(settings, engine, database_url, broker_url, key_ring)
         finally:
             engine.dispose()
 

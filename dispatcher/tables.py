@@ -73,6 +73,7 @@ engine = Table(
     Column("stopped_by", Text),
     Column("key_fingerprints", JSONB, nullable=False, server_default=text("'[]'")),
     Column("hash_key", LargeBinary),  # wrapped by the newest of SECRET_KEYS; kept while an address row needs it
+    Column("tzdata", Text),  # the zone rules that the last process started with
     Column("shop", JSONB),  # what `apply` read from dispatcher.toml: definitions.Shop
     CheckConstraint("id = 1", name="single"),
 )
@@ -86,6 +87,7 @@ contact = Table(
     Column("country", Text),  # ISO 3166-1 alpha-2
     Column("subdivision", Text),  # ISO 3166-2 without the country
     Column("zone", Text),  # IANA zone stated by or for the contact
+    Column("phone_region", Text),  # what the number says of a place: places.tables.phone_region
     Column("attributes", JSONB, nullable=False, server_default=text("'{}'")),
     Column("data_key", LargeBinary),  # wrapped; NULL once erased
     Column("sealed", LargeBinary),  # personal fields: keys.Personal

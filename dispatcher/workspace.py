@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from dispatcher.contact_windows.changes import objections_to
 from dispatcher.content import meta_of, read_template_folder
 from dispatcher.content.check import check_template
 from dispatcher.definitions import NAME, Campaign, Shop, TemplateMeta
@@ -119,10 +120,15 @@ def _read_shop(reading: _Reading) -> Shop | None:
         )
     _check_settings(reading, document, settings)
     try:
-        return Shop.model_validate(tables)
+        shop = Shop.model_validate(tables)
     except ValidationError as error:
         reading.findings += findings(error, document, WORKSPACE_FILE)
         return None
+    for name, change in shop.contact_windows.items():
+        for field_name, reason in objections_to(name, change):
+            path = ("contact_windows", name, *((field_name,) if field_name else ()))
+            reading.note(WORKSPACE_FILE, document.line_of(path), ".".join(path), reason)
+    return shop
 
 
 def _check_settings(reading: _Reading, document: Document, settings: dict[str, Any]) -> None:

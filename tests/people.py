@@ -10,6 +10,7 @@ from dispatcher import clock
 from dispatcher.consent import ConsentChange, record
 from dispatcher.keys import KeyRing
 from dispatcher.locks import lock_addresses, lock_contacts
+from dispatcher.places.tables import phone_region
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -35,6 +36,7 @@ def add_person(
     phone: str | None = None,
     zone: str | None = "Europe/London",
     country: str | None = "GB",
+    subdivision: str | None = None,
     granted: tuple[tuple[str, str], ...] = (("email", "offers"),),
     locale: str | None = None,
 ) -> int:
@@ -48,8 +50,9 @@ def add_person(
     contact_id = int(
         connection.execute(
             text("""INSERT INTO contact (external_id, data_key, sealed, email_address_id, sms_address_id, zone, country,
-                                         locale)
-                    VALUES (:external_id, :data_key, :sealed, :email, :sms, :zone, :country, :locale) RETURNING id"""),
+                                         subdivision, locale, phone_region)
+                    VALUES (:external_id, :data_key, :sealed, :email, :sms, :zone, :country, :subdivision, :locale,
+                            :phone_region) RETURNING id"""),
             {
                 "external_id": external_id,
                 "data_key": wrapped,
@@ -59,6 +62,8 @@ def add_person(
                 "zone": zone,
                 "country": country,
                 "locale": locale,
+                "subdivision": subdivision,
+                "phone_region": phone_region(phone) if phone else None,
             },
         ).scalar_one()
     )

@@ -33,6 +33,7 @@ class Contact:
     attributes: dict[str, Any] = field(default_factory=dict)
     email_address_id: int | None = None
     sms_address_id: int | None = None
+    phone_region: str | None = None
     erased: bool = False
     is_new: bool = False
     changes: set[str] = field(default_factory=set)  #: fields that differ from what is stored
@@ -54,7 +55,7 @@ def read_contacts(connection: Connection, key_ring: KeyRing, ids: Collection[int
     """Return these contacts, opened."""
     rows = connection.execute(
         text("""SELECT id, external_id, data_key, sealed, locale, country, subdivision, zone, attributes,
-                       email_address_id, sms_address_id, erased_at IS NOT NULL AS erased
+                       email_address_id, sms_address_id, phone_region, erased_at IS NOT NULL AS erased
                 FROM contact WHERE id = ANY(:ids)"""),
         {"ids": list(ids)},
     )
@@ -62,7 +63,7 @@ def read_contacts(connection: Connection, key_ring: KeyRing, ids: Collection[int
         Contact(
             row.id, row.external_id, row.data_key, open_personal(key_ring, row.data_key, row.sealed),
             row.locale, row.country, row.subdivision, row.zone, row.attributes,
-            row.email_address_id, row.sms_address_id, row.erased,
+            row.email_address_id, row.sms_address_id, row.phone_region, row.erased,
         )
         for row in rows
     ]  # fmt: skip
@@ -70,7 +71,7 @@ def read_contacts(connection: Connection, key_ring: KeyRing, ids: Collection[int
 
 _COLUMNS = (
     "id", "external_id", "data_key", "sealed", "locale", "country", "subdivision", "zone", "attributes",
-    "email_address_id", "sms_address_id",
+    "email_address_id", "sms_address_id", "phone_region",
 )  # fmt: skip
 
 
@@ -89,12 +90,15 @@ _UPDATE = text("""
     UPDATE contact SET
         sealed = x.sealed, locale = x.locale, country = x.country, subdivision = x.subdivision, zone = x.zone,
         attributes = CAST(x.attributes AS jsonb), email_address_id = x.email_address_id,
-        sms_address_id = x.sms_address_id, version = version + CASE WHEN x.rendered THEN 1 ELSE 0 END
+        sms_address_id = x.sms_address_id, phone_region = x.phone_region,
+        version = version + CASE WHEN x.rendered THEN 1 ELSE 0 END
     FROM unnest(
         CAST(:id AS bigint[]), CAST(:sealed AS bytea[]), CAST(:locale AS text[]), CAST(:country AS text[]),
         CAST(:subdivision AS text[]), CAST(:zone AS text[]), CAST(:attributes AS text[]),
-        CAST(:email_address_id AS bigint[]), CAST(:sms_address_id AS bigint[]), CAST(:rendered AS boolean[])
-    ) AS x(id, sealed, locale, country, subdivision, zone, attributes, email_address_id, sms_address_id, rendered)
+        CAST(:email_address_id AS bigint[]), CAST(:sms_address_id AS bigint[]), CAST(:phone_region AS text[]),
+        CAST(:rendered AS boolean[])
+    ) AS x(id, sealed, locale, country, subdivision, zone, attributes, email_address_id, sms_address_id, phone_region,
+           rendered)
     WHERE contact.id = x.id
 """)
 
@@ -114,4 +118,5 @@ def _values(key_ring: KeyRing, contact: Contact) -> tuple[Any, ...]:
         contact.id, contact.external_id, contact.data_key, sealed,
         contact.locale, contact.country, contact.subdivision, contact.zone,
         orjson.dumps(contact.attributes).decode(), contact.email_address_id, contact.sms_address_id,
+        contact.phone_region,
     )  # fmt: skip

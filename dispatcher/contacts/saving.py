@@ -28,6 +28,7 @@ from dispatcher.contacts.rows import (
 from dispatcher.keys import KeyRing
 from dispatcher.locks import lock_addresses, lock_contacts, lock_identity
 from dispatcher.personal import PERSONAL_FIELDS
+from dispatcher.places.tables import phone_region
 
 MOST_AT_ONCE = 500
 _NAMES = tuple(name for name in PERSONAL_FIELDS if name not in ("email", "phone"))
@@ -180,6 +181,8 @@ class _Page:
         if name == "email":
             self._by_email.pop(present, None)
             self._by_email[address_id] = contact
+        if name == "phone":
+            contact.phone_region = phone_region(normal) if normal else None
         setattr(contact, column, address_id)
         contact.personal = replace(contact.personal, **{name: normal})
         return {name}

@@ -16,7 +16,7 @@ from dispatcher.definitions import Shop
 from dispatcher.errors import Refused
 from dispatcher.keys import KeyRing
 from dispatcher.shop import load_shop
-from dispatcher.verify import acceptance, accounting, life, limits, permission, timing
+from dispatcher.verify import acceptance, accounting, life, limits, permission, places, timing
 from dispatcher.verify.provider_log import read_log
 from dispatcher.verify.report import Invariant, Report, Result, Subject, examine
 
@@ -31,8 +31,8 @@ INVARIANTS = (
     Invariant("INV-6", "nothing was authorised without a grant, or after a withdrawal or suppression",
               permission.authorised_with_consent),
     Invariant("INV-7", "nothing left after an unsubscribe was answered as done", permission.silent_after_goodbye),
-    Invariant("INV-8", "every cap holds in every window", limits.caps_hold),
-    Invariant("INV-9", "no marketing left inside quiet hours", limits.quiet_at_night),
+    Invariant("INV-8", "every cap holds in every window", places.caps_hold),
+    Invariant("INV-9", "no marketing left inside quiet hours", places.quiet_at_night),
     Invariant("INV-10", "every message left between its due time and its expiry", timing.in_time),
     Invariant("INV-11", "one run per occurrence", accounting.one_run_per_occurrence),
     Invariant("INV-12", "only legal moves: every row has what its status needs", life.rows_fit_their_status),

@@ -8,33 +8,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import groupby
 from typing import Any
-from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Row, text
 
-from dispatcher.definitions import Cap, Shop, Silence
-from dispatcher.facts_page import order_of
+from dispatcher.definitions import Cap, Shop
 from dispatcher.instants import show_instant
-from dispatcher.places import TZDATA_VERSION, places_of
+from dispatcher.places import places_of
 from dispatcher.providers.sandbox import Sandbox
-from dispatcher.quiet_hours import LocalSilence, next_opening
-from dispatcher.runs import Run
 from dispatcher.tables import MAY_HAVE_LEFT
 from dispatcher.verify.permission import MERGED
 from dispatcher.verify.report import Examination, Subject
 
-_NO_RULES = "no workspace has been applied"
+NO_RULES = "no workspace has been applied"
 
 # Of people who were merged, what each had before counts apart: by address.
-_HISTORY = {"contact": "m.contact_id, CASE WHEN merged.id IS NOT NULL THEN m.address_id END", "address": "m.address_id"}
+HISTORY = {"contact": "m.contact_id, CASE WHEN merged.id IS NOT NULL THEN m.address_id END", "address": "m.address_id"}
 
 # Whether the rules of today were already in force.  A message's batch was made before it was authorised, and its time
 # is the database's own, which nobody shifts.
-_RECENT = """(CAST(:since AS timestamptz) IS NULL OR m.authorised_at >= CAST(:since_engine AS timestamptz)
+RECENT = """(CAST(:since AS timestamptz) IS NULL OR m.authorised_at >= CAST(:since_engine AS timestamptz)
     OR COALESCE(b.created_at >= CAST(:since AS timestamptz), false))"""
 
 _COUNTED = f"""
@@ -44,20 +40,18 @@ _COUNTED = f"""
 
 
 def caps_hold(found: Examination) -> None:
-    """INV-8."""
+    """INV-8, as far as the shop's own caps go."""
     subject = found.subject
     if subject.shop is None:
-        return found.not_checked(_NO_RULES)
-    if not subject.shop.caps:
-        return found.not_checked("the shop has no caps")
-    _say_since(found, "caps in force now")
+        return found.not_checked(NO_RULES)
+    say_since(found, "the caps of the shop and of contact windows in force now")
     found.count(
         f"""SELECT count(*) FROM message m LEFT JOIN batch b ON b.id = m.batch_id
-            WHERE m.class = 'marketing' AND m.status IN {MAY_HAVE_LEFT} AND {_RECENT}""",  # noqa: S608 - constants
-        **_since(subject),
+            WHERE m.class = 'marketing' AND m.status IN {MAY_HAVE_LEFT} AND {RECENT}""",  # noqa: S608 - constants
+        **since(subject),
     )
     for cap in subject.shop.caps:
-        for what in _HISTORY:
+        for what in HISTORY:
             if cap.calendar is None:
                 _rolling(found, cap, what)
             else:
@@ -74,15 +68,15 @@ def _rolling(found: Examination, cap: Cap, what: str) -> None:
     found.ask(
         f"""WITH {MERGED}
             SELECT 'message ' || id || ' was authorised beyond cap ' || :name || ' of its {what}' FROM (
-                SELECT m.id, m.authorised_at, {_RECENT} AS recent, lag(m.authorised_at, CAST(:max AS int)) OVER (
-                    PARTITION BY {_HISTORY[what]} ORDER BY m.authorised_at, m.authorise_seq) AS earlier
+                SELECT m.id, m.authorised_at, {RECENT} AS recent, lag(m.authorised_at, CAST(:max AS int)) OVER (
+                    PARTITION BY {HISTORY[what]} ORDER BY m.authorised_at, m.authorise_seq) AS earlier
                 {_COUNTED} AND m.{what}_id IS NOT NULL) h
             WHERE earlier > authorised_at - CAST(:window AS interval) AND recent""",  # noqa: S608
         **_scope(cap),
         name=cap.name,
         max=cap.max or 1,
         window=cap.min_gap or cap.window,
-        **_since(found.subject),
+        **since(found.subject),
     )
 
 
@@ -98,7 +92,7 @@ def _calendar(found: Examination, cap: Cap, what: str, shop: Shop) -> None:
     assert cap.calendar is not None
     period, most = _PERIODS[cap.calendar], cap.max or 1
     for _, group in groupby(_crowded(found.subject, cap, what), key=lambda row: row.history):
-        history = [(row, places_of(row.zone, row.country, shop.shop.countries).zones or ("UTC",)) for row in group]
+        history = [(row, _zones(row, shop)) for row in group]
         beyond = set()
         for name in sorted({name for _, zones in history for name in zones}):
             zone, seen = ZoneInfo(name), Counter[Hashable]()
@@ -111,81 +105,38 @@ def _calendar(found: Examination, cap: Cap, what: str, shop: Shop) -> None:
             found.add(f"message {message_id} was authorised beyond cap {cap.name} of its {what}")
 
 
+def _zones(row: Row[Any], shop: Shop) -> tuple[str, ...]:
+    places = places_of(row.zone, row.country, row.subdivision, row.phone_region, shop.shop.countries)
+    return places.zones or ("UTC",)
+
+
 def _crowded(subject: Subject, cap: Cap, what: str) -> Iterator[Row[Any]]:
     """Yield the histories that have more than the cap in all, each in its order."""
     return iter(
         subject.connection.execute(
             text(f"""
             WITH {MERGED}, h AS (
-                SELECT m.id, m.contact_id, m.authorised_at, m.authorise_seq, {_RECENT} AS recent,
-                       ROW({_HISTORY[what]})::text AS history,
-                       count(*) OVER (PARTITION BY {_HISTORY[what]}) AS total
+                SELECT m.id, m.contact_id, m.topic, m.authorised_at, m.authorise_seq, {RECENT} AS recent,
+                       ROW({HISTORY[what]})::text AS history,
+                       count(*) OVER (PARTITION BY {HISTORY[what]}) AS total
                 {_COUNTED} AND m.{what}_id IS NOT NULL)
-            SELECT h.id, h.history, h.authorised_at, h.recent, c.zone, c.country
+            SELECT h.id, h.history, h.topic, h.authorised_at, h.recent,
+                   c.zone, c.country, c.subdivision, c.phone_region
             FROM h JOIN contact c ON c.id = h.contact_id
             WHERE h.total > :max ORDER BY h.history, h.authorised_at, h.authorise_seq"""),  # noqa: S608 - constants
-            {**_scope(cap), **_since(subject), "max": cap.max or 1},
+            {**_scope(cap), **since(subject), "max": cap.max or 1},
             execution_options={"yield_per": 5_000},
         )
     )
 
 
-def quiet_at_night(found: Examination) -> None:
-    """INV-9.  A contact of no known place has no hour at which anything may leave."""
-    subject = found.subject
-    if subject.shop is None:
-        return found.not_checked(_NO_RULES)
-    _say_since(
-        found, f"the shop's own quiet hours and the night for SMS, places as they are now (zones of {TZDATA_VERSION})"
-    )
-    silences = {channel: _rules(subject.shop, channel, subject.moment) for channel in ("email", "sms")}
-    for row in _departures(subject):
-        found.checked += 1
-        zones = places_of(row.zone, row.country, subject.shop.shop.countries).zones
-        if not zones:
-            found.add(f"message {row.id} left, and the place of contact {row.contact_id} is not known")
-            continue
-        local = tuple(LocalSilence(zone, silences[row.channel], (), "shop") for zone in zones)
-        opening = next_opening(row.at, local, timedelta(0))
-        if opening is None or opening.opens_at != row.at:
-            found.add(f"message {row.id} left at {show_instant(row.at)}, in quiet hours of contact {row.contact_id}")
-    return None
-
-
-def _rules(shop: Shop, channel: str, now: datetime) -> tuple[Silence, ...]:
-    """Return what would be held against a marketing message on this channel today."""
-    run = Run(
-        id=UUID(int=0), kind="standing", campaign_id=None, name="", occurrence_key="", channel=channel, topic=None,
-        class_="marketing", lane=f"{channel}.marketing", priority=0, template_hash="", nominal_at=now, as_of=now,
-        state="running", started_by=None, planned_at=None, campaign=None,
-    )  # fmt: skip
-    return order_of(run, shop, stopped=False, urgent=False).silences
-
-
-def _departures(subject: Subject) -> Iterator[Row[Any]]:
-    left = "SELECT id, handed_over_at AS at FROM message WHERE handed_over_at IS NOT NULL"
-    if subject.log is not None:
-        left += " UNION SELECT message_id, at FROM verify_line"
-    return iter(
-        subject.connection.execute(
-            text(f"""
-            SELECT m.id, m.contact_id, m.channel, x.at, c.zone, c.country
-            FROM ({left}) x JOIN message m ON m.id = x.id JOIN contact c ON c.id = m.contact_id
-            LEFT JOIN batch b ON b.id = m.batch_id
-            WHERE m.class = 'marketing' AND {_RECENT} ORDER BY x.at"""),  # noqa: S608 - constants
-            _since(subject),
-            execution_options={"yield_per": 5_000},
-        )
-    )
-
-
-def _since(subject: Subject) -> dict[str, Any]:
+def since(subject: Subject) -> dict[str, Any]:
     return {"since": subject.rules_since, "since_engine": subject.rules_since_engine}
 
 
-def _say_since(found: Examination, what: str) -> None:
-    since = found.subject.rules_since
-    found.note(f"by {what}" + (f"; not what was authorised before {show_instant(since)}" if since else ""))
+def say_since(found: Examination, what: str) -> None:
+    before = found.subject.rules_since
+    found.note(f"by {what}" + (f"; not what was authorised before {show_instant(before)}" if before else ""))
 
 
 def rate_holds(found: Examination) -> None:

@@ -72,6 +72,7 @@ CREATE TABLE engine (
     stopped_by TEXT,
     key_fingerprints JSONB DEFAULT '[]' NOT NULL,
     hash_key BYTEA,
+    tzdata TEXT,
     shop JSONB,
     CONSTRAINT engine_pkey PRIMARY KEY (id),
     CONSTRAINT engine_single_check CHECK (id = 1)
@@ -125,6 +126,7 @@ CREATE TABLE contact (
     country TEXT,
     subdivision TEXT,
     zone TEXT,
+    phone_region TEXT,
     attributes JSONB DEFAULT '{}' NOT NULL,
     data_key BYTEA,
     sealed BYTEA,

@@ -194,3 +194,25 @@ def test_two_at_once_go_one_after_the_other(database: Engine, tmp_path: Path) ->
         thread.join()
 
     assert sorted(outcomes, key=sorted) == [{"added"}, {"unchanged"}, {"unchanged"}, {"unchanged"}]
+
+
+def test_loosening_a_contact_window_is_written_down_with_who_answers_for_it(
+    connection: Connection, tmp_path: Path
+) -> None:
+    looser = """[contact_windows.US-KY]
+windows = {daily = "08:00-21:00"}
+loosened = {by = "J. Doe, counsel", because = "opinion of 3 November 2026"}
+"""
+    applied(connection, tmp_path)
+    applied(connection, tmp_path, {"dispatcher.toml": FILES["dispatcher.toml"] + looser})
+    applied(connection, tmp_path, {"dispatcher.toml": FILES["dispatcher.toml"] + looser + "# the same\n"})
+    applied(connection, tmp_path)
+
+    rows = connection.execute(
+        text("SELECT actor, action, subject, details FROM audit WHERE action LIKE 'contact_window.%' ORDER BY id")
+    ).all()
+    assert [(row.actor, row.action, row.subject) for row in rows] == [
+        ("test", "contact_window.loosened", "US-KY"),
+        ("test", "contact_window.restored", "US-KY"),
+    ]
+    assert rows[0].details["loosened"] == {"by": "J. Doe, counsel", "because": "opinion of 3 November 2026"}

@@ -165,6 +165,18 @@ BROKEN = [
         f"""UPDATE message SET address_id = (SELECT email_address_id FROM contact WHERE id = {contact('p00')})
             WHERE {SENT} AND contact_id = {contact('p01')} AND NOT {IN_HELLO}""",
     )),
+    ("INV-8", "beyond cap law-br-1 of its contact", (  # the code of conduct there: two in 24 hours
+        *NO_UNIQUENESS,
+        "UPDATE contact SET phone_region = 'BR' WHERE external_id = 'p-phone'",
+        *(statement for minutes in (1, 2) for statement in (
+            "DROP TABLE IF EXISTS copied",
+            *copied("message", "channel = 'sms' AND status = 'sent'",
+                    f"id = gen_random_uuid(), authorised_at = authorised_at - interval '{minutes} minutes'"),
+        )),
+    )),
+    ("INV-9", "in quiet hours of contact", (  # the phone says Rhode Island, the address Japan: no hour suits both
+        "UPDATE contact SET phone_region = '1401', country = 'JP', zone = 'Asia/Tokyo' WHERE external_id = 'p-phone'",
+    )),
     ("INV-9", "in quiet hours of contact", (new_rules("{quiet_hours,email}", '["00:00-24:00"]'),)),
     ("INV-9", "in quiet hours of contact", (  # the default for texts
         "UPDATE contact SET zone = 'Asia/Tokyo' WHERE external_id = 'p-phone'",

@@ -115,6 +115,19 @@ def test_a_deferred_message_is_spread_over_the_opening() -> None:
     assert decide(facts, NOON) == Defer(datetime(2026, 11, 23, 22, 15, tzinfo=UTC), Reason.QUIET_HOURS)
 
 
+def test_the_spread_leaves_room_for_the_guard_in_a_short_opening() -> None:
+    nearly_always = Silence.model_validate("09:16-09:00")
+    facts = make_facts(
+        run={"channel": "sms", "guard": timedelta(minutes=15)},
+        silences=(LocalSilence("Europe/London", (nearly_always,), (), "shop"),),
+        spread=0.999,
+    )
+    verdict = decide(facts, NOON)
+
+    assert isinstance(verdict, Defer)
+    assert decide(facts, verdict.until) == SEND
+
+
 def test_a_deferral_past_the_expiry_is_a_skip_that_names_the_gate() -> None:
     facts = make_facts(run={"channel": "sms"}, **SYDNEY, expires_at=NOON + timedelta(hours=2))
     verdict = decide(facts, NOON)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.definitions import WEEKDAYS, Silence
+from dispatcher.definitions import Silence
+from dispatcher.hours import WEEKDAYS
 from dispatcher.quiet_hours import LocalSilence, first_instant, last_instant, next_opening
 
 ZONES = sorted(zone for zone in available_timezones() if "/" in zone and not zone.startswith(("Etc", "SystemV")))
