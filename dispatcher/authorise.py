@@ -100,7 +100,7 @@ def _authorise(
         now=now,
         live=True,
         expires_at={c.contact_id: c.expires_at for c in slice_},
-        first_due_at=min(c.first_due_at for c in slice_),
+        first_due_at={c.contact_id: c.first_due_at for c in slice_},
         outside_segment=_left_the_segment(connection, run, contact_ids, now),
         held_out_by_hash=False,  # the plan has decided who is held out
     )
@@ -113,12 +113,30 @@ def _authorise(
     _renew_lease(connection, claim)
     _write_objections(connection, claim, by_contact, objections, now)
     sent = _write_sends(connection, claim, by_contact, going[: grant.count], now, provider)
-    moved = [facts.contact_id for facts, verdict in verdicts if not isinstance(verdict, Defer)]
-    if order.capped:
-        outranked.wake(connection, moved, now)
+    if order.facts.marketing:
+        _wake_others(connection, by_contact, going[: grant.count], objections, now)
     first_expiry = min((facts.expires_at for facts in going), default=now + SEND_WITHIN)
     within = min(SEND_WITHIN, first_expiry - now)
     return Authorised(frozenset(sent), moment, moment.boot + within.total_seconds())
+
+
+def _wake_others(
+    connection: Connection,
+    by_contact: dict[int, Candidate],
+    going: Sequence[Facts],
+    objections: Sequence[tuple[Facts, Defer | Skip]],
+    now: datetime,
+) -> None:
+    """Let those who wait for a message of the slice ask again: it is out of their way, or has been put off itself."""
+    moved = [facts.contact_id for facts in going]
+    outranked_too: dict[int, UUID] = {}
+    for facts, objection in objections:
+        if isinstance(objection, Skip) or objection.reason in (Reason.QUIET_HOURS, Reason.CAPPED):
+            moved.append(facts.contact_id)
+        elif objection.reason is Reason.OUTRANKED:
+            outranked_too[facts.contact_id] = by_contact[facts.contact_id].message_id
+    outranked.wake(connection, moved, now)
+    outranked.wake_behind(connection, outranked_too, now)
 
 
 def _left_the_segment(connection: Connection, run: Run, contact_ids: list[int], now: datetime) -> set[int]:

@@ -21,16 +21,28 @@ class Counted:
     to_address: bool
 
 
+#: Who goes first, the lower one: (minus priority, first due, campaign, occurrence key).  No two runs are alike.
+Rank = tuple[int, datetime, str, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """A pending marketing message of another run to the same contact that goes before this one."""
+    """A pending marketing message of another run, which runs, to the same contact."""
 
     message_id: str
+    run: str
     campaign: str
+    occurrence_key: str
     channel: str
     topic: str | None
+    priority: int
+    first_due_at: datetime
     due_at: datetime
     expires_at: datetime
+
+    @property
+    def rank(self) -> Rank:
+        return -self.priority, self.first_due_at, self.campaign, self.occurrence_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +97,8 @@ class Facts:
     law_caps: tuple[Cap, ...] = ()  #: those of the places, beside the shop's
     spread: float = 0.0  #: 0..1, the same for a message whenever it is asked: keeps an opening from being a stampede
     counted: tuple[Counted, ...] = ()
-    rivals: tuple[Rival, ...] = ()  #: best first
+    rivals: tuple[Rival, ...] = ()  #: best first, those that go after this message among them
+    rank: Rank | None = None  #: this message's own; None: every rival goes first
 
     @property
     def caps(self) -> tuple[Cap, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +19,7 @@ from sqlalchemy import Connection, Row, TextClause, text
 from dispatcher.caps import longest_window
 from dispatcher.contact_windows import LocalRules, local_rules, longest_law_window
 from dispatcher.definitions import Shop
-from dispatcher.facts import Counted, Facts, Rival, RunFacts
+from dispatcher.facts import Counted, Facts, Rank, Rival, RunFacts
 from dispatcher.quiet_hours import GUARD
 from dispatcher.runs import Run
 from dispatcher.tables import MAY_HAVE_LEFT
@@ -54,22 +55,22 @@ _END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 _DUPLICATES = f"""shared AS MATERIALIZED (
     SELECT c.id, o.id AS other FROM page c JOIN contact o ON o.{{channel}}_address_id = c.address_id AND o.id < c.id
 ), duplicate AS (
-    SELECT id AS contact_id, min(message_id) AS message_id FROM (
-        SELECT c.id, CAST(d.id AS text) AS message_id FROM page c CROSS JOIN LATERAL (
-            SELECT d.id FROM message d
+    SELECT taken.id AS contact_id, min(w.external_id) AS taken_by FROM (
+        SELECT c.id, d.contact_id AS taker FROM page c CROSS JOIN LATERAL (
+            SELECT d.contact_id FROM message d
             WHERE d.run_id = :run_id AND d.channel = '{{channel}}' AND d.address_id = c.address_id AND d.client IS NULL
                 AND d.status IN {MAY_HAVE_LEFT} AND d.contact_id <> c.id OFFSET 0) d
         UNION ALL
-        SELECT s.id, CAST(d.id AS text) FROM shared s CROSS JOIN LATERAL (
-            SELECT d.id FROM message d
+        SELECT s.id, d.contact_id FROM shared s CROSS JOIN LATERAL (
+            SELECT d.contact_id FROM message d
             WHERE d.run_id = :run_id AND d.channel = '{{channel}}' AND d.contact_id = s.other AND d.client IS NULL
                 AND d.status = 'pending' OFFSET 0) d
         UNION ALL
-        SELECT c.id, CAST(d.id AS text) FROM page c JOIN contact t ON t.merged_into = c.id CROSS JOIN LATERAL (
-            SELECT d.id FROM message d
+        SELECT c.id, d.contact_id FROM page c JOIN contact t ON t.merged_into = c.id CROSS JOIN LATERAL (
+            SELECT d.contact_id FROM message d
             WHERE d.run_id = :run_id AND d.channel = '{{channel}}' AND d.contact_id = t.id AND d.client IS NULL
                 AND d.status IN {MAY_HAVE_LEFT} OFFSET 0) d
-    ) AS taken GROUP BY id
+    ) AS taken JOIN contact w ON w.id = taken.taker GROUP BY taken.id
 )"""
 
 _COUNTED = f"""jsonb_agg(jsonb_build_array(h.authorised_at, h.channel, h.topic) ORDER BY h.authorised_at) AS counted
@@ -88,18 +89,16 @@ _HISTORY = f"""person AS MATERIALIZED (
     SELECT c.id, {_COUNTED} AND h.address_id = c.address_id OFFSET 0) h GROUP BY c.id
 )"""
 
-# What goes first: more important, then due earlier, then by name, so that the order is total and the same every time.
+# Those of less importance are left out here already; who else goes first is for `Rival.rank` to say.
 _RIVALS = """rival AS (
-    SELECT c.id, jsonb_agg(jsonb_build_array(r.id, u.name, r.channel, r.topic, r.due_at, r.expires_at)
-                           ORDER BY u.priority DESC, r.first_due_at, u.name, u.occurrence_key) AS rivals
+    SELECT c.id, jsonb_agg(jsonb_build_array(r.id, u.id, u.name, u.occurrence_key, r.channel, r.topic, u.priority,
+                                             r.first_due_at, r.due_at, r.expires_at)) AS rivals
     FROM page c CROSS JOIN LATERAL (
         SELECT r.* FROM message r
         WHERE r.contact_id = c.id AND r.status = 'pending' AND r.class = 'marketing' AND r.run_id <> :run_id
             AND r.expires_at > :now OFFSET 0) r
     JOIN run u ON u.id = r.run_id
-    WHERE u.state IN ('planning', 'running')
-        AND (-u.priority, r.first_due_at, u.name, u.occurrence_key)
-            < (-:priority, CAST(:first_due_at AS timestamptz), CAST(:run_name AS text), CAST(:occurrence_key AS text))
+    WHERE u.state IN ('planning', 'running') AND u.priority >= :priority
     GROUP BY c.id
 )"""
 
@@ -166,13 +165,14 @@ def read_facts(
     *,
     now: datetime,
     expires_at: datetime | Mapping[int, datetime],
-    first_due_at: datetime | None = None,
+    first_due_at: Mapping[int, datetime] | None = None,
     live: bool = False,
     outside_segment: Collection[int] = (),
     held_out_by_hash: bool = True,
 ) -> list[tuple[str, Facts]]:
     """Return (external id, facts) for every contact of `contact_ids`, in contact order; one query.
 
+    `first_due_at`: of each contact; without it the nominal time of the run.
     `live`: caps count what was authorised later than `now`, too, which only a clock that was set back can show.
     """
     rows = connection.execute(
@@ -185,22 +185,29 @@ def read_facts(
             "now": now,
             "until": _END_OF_TIME if live else now,
             "priority": order.priority,
-            "first_due_at": first_due_at or order.nominal_at,
-            "run_name": order.name,
-            "occurrence_key": order.occurrence_key,
         },
     )
     rules = local_rules(order.shop, order.facts.channel, order.facts.class_, order.facts.topic, now)
     holdout = order.holdout if held_out_by_hash else 0.0
+    common = rank_of(order, order.nominal_at)
     page = []
     for row in rows:
         contact_id: int = row[0]
         expiry = expires_at if isinstance(expires_at, datetime) else expires_at[contact_id]
-        page.append((row[1], _facts(order, rules, row, expiry, contact_id not in outside_segment, holdout)))
+        rank = rank_of(order, first_due_at[contact_id]) if first_due_at else common
+        inside = contact_id not in outside_segment
+        page.append((row[1], _facts(order, rules, row, expiry, inside, holdout, rank)))
     return page
 
 
-def _facts(order: Order, rules: LocalRules, row: Row[Any], expires_at: datetime, inside: bool, holdout: float) -> Facts:
+def rank_of(order: Order, first_due_at: datetime) -> Rank:
+    """Return the place of the run's message that was first due then among all that a person may get."""
+    return -order.priority, first_due_at, order.name, order.occurrence_key
+
+
+def _facts(
+    order: Order, rules: LocalRules, row: Row[Any], expires_at: datetime, inside: bool, holdout: float, rank: Rank
+) -> Facts:
     """Return the facts of one row, unpacked by position: this runs once for every contact of every audience."""
     (
         contact_id, external_id, zone, country, subdivision, phone_region, paused_until,
@@ -235,14 +242,14 @@ def _facts(order: Order, rules: LocalRules, row: Row[Any], expires_at: datetime,
         share_of(order.name, order.occurrence_key, external_id) if here.silences else 0.0,
         _counted(to_contact, to_address) if to_contact or to_address else (),
         _rivals(rivals) if rivals else (),
+        rank,
     )
 
 
 def _rivals(rivals: list[Any]) -> tuple[Rival, ...]:
-    return tuple(
-        Rival(message_id, name, channel, topic, datetime.fromisoformat(due_at), datetime.fromisoformat(expires_at))
-        for message_id, name, channel, topic, due_at, expires_at in rivals
-    )
+    """Return the rivals, best first; sorted here, as a database may sort names by the rules of a language."""
+    found = (Rival(*rival[:7], *(datetime.fromisoformat(at) for at in rival[7:])) for rival in rivals)
+    return tuple(sorted(found, key=attrgetter("rank")))
 
 
 def _counted(to_contact: list[Any] | None, to_address: list[Any] | None) -> tuple[Counted, ...]:
@@ -272,7 +279,7 @@ def _build(channel: str, marketing: bool, capped: bool) -> TextClause:
     if marketing:
         tables += ", " + _DUPLICATES.format(channel=channel)
         joins += "LEFT JOIN duplicate d ON d.contact_id = c.id\n"
-        columns[0] = "d.message_id AS duplicate_of"
+        columns[0] = "d.taken_by AS duplicate_of"
     if capped:
         tables += f", {_HISTORY}, {_RIVALS}"
         joins += """LEFT JOIN to_contact hc ON hc.id = c.id

@@ -15,7 +15,7 @@ from typing import Any
 from dispatcher.caps import rivals_for, room_under
 from dispatcher.facts import Facts
 from dispatcher.places import TZDATA_VERSION
-from dispatcher.quiet_hours import next_opening, unknown_calendars
+from dispatcher.quiet_hours import Opening, next_opening, unknown_calendars
 
 
 class Reason(StrEnum):
@@ -185,11 +185,15 @@ def outside_quiet_hours(facts: Facts, now: datetime) -> Verdict:
         "windows": tuple(dict.fromkeys(local.source for local in facts.silences)),
         "tzdata": TZDATA_VERSION,
     }
-    length = (opening.closes_at - opening.opens_at) if opening.closes_at else _MOST_SPREAD * 10
-    until = opening.opens_at + min(_MOST_SPREAD, length / 10, length - facts.run.guard) * facts.spread
-    if until >= facts.expires_at:  # rather in the stampede than too late
-        until = opening.opens_at
+    until = _spread_over(opening, facts)
     return Defer(until, Reason.QUIET_HOURS, shown | {"opens_at": opening.opens_at, "closes_at": opening.closes_at})
+
+
+def _spread_over(opening: Opening, facts: Facts) -> datetime:
+    """Return this message's own moment of an opening: not all who waited for it leave at once."""
+    length = (opening.closes_at - opening.opens_at) if opening.closes_at else _MOST_SPREAD * 10
+    moment = opening.opens_at + min(_MOST_SPREAD, length / 10, length - facts.run.guard) * facts.spread
+    return moment if moment < facts.expires_at else opening.opens_at  # rather in the stampede than too late
 
 
 def not_outranked(facts: Facts, now: datetime) -> Verdict:
@@ -200,9 +204,19 @@ def not_outranked(facts: Facts, now: datetime) -> Verdict:
         rivals = rivals_for(cap, facts, now)
         if 0 < free <= len(rivals):
             winner = rivals[free - 1]
-            shown = {"cap": cap.name, "winner": winner.message_id, "campaign": winner.campaign}
-            return Defer(winner.expires_at, Reason.OUTRANKED, shown)
+            shown = {"cap": cap.name, "winner": winner.message_id, "campaign": winner.campaign, "run": winner.run}
+            return Defer(_gives_way_until(winner.expires_at, facts, now), Reason.OUTRANKED, shown)
     return SEND
+
+
+def _gives_way_until(winner_expires_at: datetime, facts: Facts, now: datetime) -> datetime:
+    """Return when to ask again, if the winner has not moved until then: when it expires.
+
+    One that outlives this message may still be skipped or stopped in time, so then it is asked a last time before the
+    end, a guard early.
+    """
+    last_call = facts.expires_at - facts.run.guard
+    return last_call if now < last_call < facts.expires_at <= winner_expires_at else winner_expires_at
 
 
 def under_caps(facts: Facts, now: datetime) -> Verdict:
@@ -214,8 +228,16 @@ def under_caps(facts: Facts, now: datetime) -> Verdict:
     last = max(full, key=lambda room: room.frees_at or now)
     shown = {"cap": last.cap.name, "counted": last.counted, "frees_at": last.frees_at}
     if facts.run.on_cap == "defer" and last.frees_at is not None:
-        return Defer(last.frees_at, Reason.CAPPED, shown)
+        return Defer(_welcome_from(last.frees_at, facts), Reason.CAPPED, shown)
     return Skip(Reason.CAPPED, shown)
+
+
+def _welcome_from(at: datetime, facts: Facts) -> datetime:
+    """Return `at`, or if that is in quiet hours this message's moment of the next opening."""
+    if not facts.silences or not facts.run.heeds_quiet_hours:
+        return at
+    opening = next_opening(at, facts.silences, facts.run.guard)
+    return at if opening is None or opening.opens_at == at else _spread_over(opening, facts)
 
 
 Gate = Callable[[Facts, datetime], Verdict]

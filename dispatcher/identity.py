@@ -181,6 +181,7 @@ def follow(connection: Connection, message_ids: Collection[UUID]) -> None:
     for row in strays:
         connection.execute(_SKIP_STRAY, {**row._mapping, "now": now})
         connection.execute(_MOVE_STRAY, dict(row._mapping))
+    outranked.wake(connection, {contact_id for row in strays for contact_id in (row.loser, row.survivor)}, now)
 
 
 def _reseal(connection: Connection, key_ring: KeyRing, survivor: Row[Any], loser: Row[Any]) -> None:

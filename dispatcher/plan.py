@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -18,12 +19,12 @@ import structlog
 from sqlalchemy import Connection, Engine, text
 from uuid_utils import uuid7
 
-from dispatcher import clock, db
+from dispatcher import clock, db, outranked
 from dispatcher.definitions import Campaign
 from dispatcher.errors import Refused
 from dispatcher.facts import Facts
-from dispatcher.facts_page import Order, order_of, read_facts
-from dispatcher.gates import Defer, Skip, Verdict, decide
+from dispatcher.facts_page import Order, order_of, rank_of, read_facts
+from dispatcher.gates import Defer, Reason, Skip, Verdict, decide
 from dispatcher.locks import heed_brake
 from dispatcher.quiet_hours import first_instant
 from dispatcher.runs import Run, being_planned, finish_planning, load_run
@@ -33,6 +34,9 @@ log = structlog.get_logger()
 
 BATCH_SIZE = 500
 _FIRST_TO_SEE_A_DAY = timezone(timedelta(hours=14))
+#: Firing waits for the clock's tick and for other audiences to be frozen: nobody is late by that, least of all where
+#: the day begins first.
+_PUNCTUAL = timedelta(minutes=5)
 
 _COLUMNS = (
     "id", "run_id", "contact_id", "channel", "topic", "class", "address_id", "status", "reason",
@@ -42,10 +46,11 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What a contact of the audience gets: a verdict at its own due time."""
+    """What a contact of the audience gets: a verdict at its own due time, or now if that has come."""
 
     external_id: str
     facts: Facts
+    first_due_at: datetime  #: what its expiry and its rank are counted from; it may have passed
     due_at: datetime
     verdict: Verdict
 
@@ -79,7 +84,9 @@ def plan_page(database: Engine, run_id: UUID) -> bool:
         if page is not None:
             now = clock.read_now(connection)
             order = order_of(run, load_shop(connection), stopped=False, urgent=False)
-            write(connection, run, list(judge(connection, run, order, page.contact_ids, now)), now)
+            planned = list(judge(connection, run, order, page.contact_ids, now))
+            write(connection, run, planned, now)
+            outranked.look_again(connection, run_id, _outranked(planned), now)
             connection.execute(
                 text("UPDATE audience_page SET planned_at = :now WHERE run_id = :run AND page = :page"),
                 {"now": now, "run": run_id, "page": page.page},
@@ -87,6 +94,11 @@ def plan_page(database: Engine, run_id: UUID) -> bool:
             finish_planning(connection, run_id)  # if another planner has the last page, the tick sees to it
             db.notify(connection, "due")
     return page is not None
+
+
+def _outranked(page: list[Planned]) -> list[int]:
+    deferred = [p for p in page if isinstance(p.verdict, Defer) and p.verdict.reason is Reason.OUTRANKED]
+    return [planned.facts.contact_id for planned in deferred]
 
 
 def judge(
@@ -102,18 +114,21 @@ def judge(
         raise Refused(f"run {run.id} is not of a campaign and has no audience")
     wall = local_wall_time(run, campaign)
     taken = {} if taken is None else taken
-    expires_at = now + campaign.expires_after
+    # From the run's own time, whenever a page is planned: a pause gives nobody more of it, and no order to the pages.
+    first_due_at = due_at = min(run.nominal_at, now)
+    expires_at = first_due_at + campaign.expires_after
     for external_id, facts in read_facts(connection, order, contact_ids, now=now, expires_at=expires_at):
-        due_at = now
         if wall is not None:
-            due_at, too_late = _local_due(wall, facts.places.zones, campaign, now)
-            facts = replace(facts, expires_at=due_at + campaign.expires_after, too_late=too_late)  # noqa: PLW2901
+            first_due_at, too_late = _local_due(run, campaign, wall, facts.places.zones)
+            expires_at, rank = first_due_at + campaign.expires_after, rank_of(order, first_due_at)
+            facts = replace(facts, expires_at=expires_at, too_late=too_late, rank=rank)  # noqa: PLW2901
         if facts.address_id in taken:
             facts = replace(facts, duplicate_of=taken[facts.address_id])  # noqa: PLW2901
+        due_at = max(first_due_at, now)
         verdict = decide(facts, due_at)
         if facts.address_id is not None and not isinstance(verdict, Skip):
             taken[facts.address_id] = external_id
-        yield Planned(external_id, facts, due_at, verdict)
+        yield Planned(external_id, facts, first_due_at, due_at, verdict)
 
 
 def local_wall_time(run: Run, campaign: Campaign) -> datetime | None:
@@ -123,18 +138,25 @@ def local_wall_time(run: Run, campaign: Campaign) -> datetime | None:
     return run.nominal_at.astimezone(_FIRST_TO_SEE_A_DAY).replace(tzinfo=None)
 
 
-def _local_due(wall: datetime, zones: tuple[str, ...], campaign: Campaign, now: datetime) -> tuple[datetime, bool]:
-    """Return when it is `wall` in the first of `zones`, and whether that is past and the campaign says skip."""
+def _local_due(run: Run, campaign: Campaign, wall: datetime, zones: tuple[str, ...]) -> tuple[datetime, bool]:
+    """Return when it is `wall` in the first of `zones`, and whether that had passed and the campaign says skip.
+
+    Passed is what had when the run was fired: how long planning takes makes nobody late.
+    """
     if not zones:
-        return now, False
-    due = min(first_instant(wall.date(), wall.time(), ZoneInfo(zone)) for zone in zones)
+        return run.nominal_at, False
+    due = _first_of(zones, wall)
     late = campaign.schedule.late if campaign.schedule else None
-    if due >= now or late is None:
-        return max(due, now), False
+    if due >= run.as_of - _PUNCTUAL or late is None:
+        return due, False
     if late == "next_day":
-        following = wall.date() + timedelta(days=1)
-        return min(first_instant(following, wall.time(), ZoneInfo(zone)) for zone in zones), False
-    return now, late == "skip"
+        return _first_of(zones, wall + timedelta(days=1)), False
+    return run.as_of, late == "skip"
+
+
+@lru_cache(maxsize=4096)
+def _first_of(zones: tuple[str, ...], wall: datetime) -> datetime:
+    return min(first_instant(wall.date(), wall.time(), ZoneInfo(zone)) for zone in zones)
 
 
 def write(connection: Connection, run: Run, page: list[Planned], now: datetime) -> None:
@@ -163,7 +185,8 @@ def _rows(run: Run, page: list[Planned], batches: list[int], now: datetime) -> I
     placed = 0
     for planned in page:
         facts, verdict = planned.facts, planned.verdict
-        status, reason, due_at, deferred, shown, batch_id = "pending", None, planned.due_at, None, None, None
+        first_due_at = planned.first_due_at
+        status, reason, due_at, deferred, shown, batch_id = "pending", None, first_due_at, None, None, None
         if isinstance(verdict, Skip):
             status, reason, shown = "cancelled" if cancelled else "skipped", verdict.reason, verdict.facts
         elif isinstance(verdict, Defer):
@@ -173,7 +196,7 @@ def _rows(run: Run, page: list[Planned], batches: list[int], now: datetime) -> I
             placed += 1
         yield (
             str(uuid7()), run_id, facts.contact_id, run.channel, run.topic, run.class_, facts.address_id, status,
-            reason and reason.value, shown_at(due_at), shown_at(planned.due_at), deferred and deferred.value,
+            reason and reason.value, shown_at(due_at), shown_at(first_due_at), deferred and deferred.value,
             shown_at(facts.expires_at), orjson.dumps(shown).decode() if shown else None, batch_id,
             settled_at if reason else None,
         )  # fmt: skip

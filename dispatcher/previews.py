@@ -42,6 +42,7 @@ def preview(
     Raises a DispatcherError if it cannot be rendered, or the contact has no address on the channel.
     """
     template_hash, meta = template_of(connection, channel, name)
+    now = clock.read_now(connection)
     run = Run(
         id=uuid7(),
         kind="standing",
@@ -54,7 +55,8 @@ def preview(
         lane=lane_of(channel, meta.class_),
         priority=50,
         template_hash=template_hash,
-        nominal_at=clock.read_now(connection),
+        nominal_at=now,
+        as_of=now,
         state="running",
         started_by=None,
         planned_at=None,

@@ -55,7 +55,8 @@ def release(database: Engine) -> list[Ticket]:
     """Gather due messages into batches and return the tickets to hand out, oldest batch first."""
     with database.begin() as connection:
         cancelled = runs.sweep(connection, clock.read_now(connection))
-    outranked.let_go(database, cancelled)
+        behind = outranked.behind_stopped_runs(connection)
+    outranked.let_go(database, [*cancelled, *behind])
     with database.begin() as connection:
         now = clock.read_now(connection)
         runs.finish(connection, now)

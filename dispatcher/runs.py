@@ -44,6 +44,7 @@ class Run:
     priority: int
     template_hash: str
     nominal_at: datetime
+    as_of: datetime  #: when it was fired: what its audience was chosen by
     state: str
     started_by: str | None
     planned_at: datetime | None
@@ -52,7 +53,7 @@ class Run:
 
 _STORED = (
     "id", "kind", "campaign_id", "name", "occurrence_key", "channel", "topic", "class AS class_", "lane", "priority",
-    "template_hash", "nominal_at", "state", "started_by", "planned_at", "definition",
+    "template_hash", "nominal_at", "as_of", "state", "started_by", "planned_at", "definition",
 )  # fmt: skip
 
 _FREEZE = text("""
@@ -125,9 +126,13 @@ def start(connection: Connection, name: str, *, started_by: str, again: bool = F
 
 
 def draft(
-    connection: Connection, name: str, *, occurrence_key: str, nominal_at: datetime, started_by: str
-) -> tuple[Run, Segment]:
-    """Return the run that a campaign would start now, and its segment; nothing is written."""
+    connection: Connection, name: str, *, occurrence_key: str, nominal_at: datetime, started_by: str,
+    as_of: datetime | None = None,
+) -> tuple[Run, Segment]:  # fmt: skip
+    """Return the run that a campaign would start at `as_of`, else at its nominal time, and its segment.
+
+    Nothing is written.
+    """
     campaign_id, campaign = load_campaign(connection, name)
     template_hash, meta = template_of(connection, campaign.channel, campaign.template)
     run = Run(
@@ -143,6 +148,7 @@ def draft(
         priority=campaign.priority,
         template_hash=template_hash,
         nominal_at=nominal_at,
+        as_of=as_of or nominal_at,
         state="planning",
         started_by=started_by,
         planned_at=None,
@@ -159,7 +165,9 @@ def fire(
 
     `missed` records an occurrence that was too late to be sent: a run without an audience.
     """
-    run, segment = draft(connection, name, occurrence_key=occurrence_key, nominal_at=nominal_at, started_by=started_by)
+    run, segment = draft(
+        connection, name, occurrence_key=occurrence_key, nominal_at=nominal_at, started_by=started_by, as_of=now
+    )
     assert run.campaign is not None
     values = {field: getattr(run, field) for field in _STORED if field not in ("definition", "class AS class_")}
     values |= {

@@ -352,6 +352,11 @@ message = Table(
     Index("message_due_idx", "due_at", postgresql_where=text("status = 'pending' AND batch_id IS NULL")),
     Index("message_open_by_run_idx", "run_id", "batch_id", postgresql_where=OPEN),
     Index("message_open_by_contact_idx", "contact_id", postgresql_where=OPEN),
+    Index(  # who waits behind whom
+        "message_outranked_by_idx",
+        text("(facts->>'run')"),
+        postgresql_where=text("status = 'pending' AND deferred_reason = 'OUTRANKED'"),
+    ),
     Index("message_contact_history_idx", "contact_id", "authorised_at", postgresql_where=AUTHORISED),
     Index("message_address_history_idx", "address_id", "authorised_at", postgresql_where=AUTHORISED),
     _one_of("channel", CHANNELS),

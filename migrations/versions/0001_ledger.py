@@ -349,6 +349,8 @@ CREATE UNIQUE INDEX message_once_per_contact ON message (run_id, contact_id, cha
 
 CREATE INDEX message_open_by_contact_idx ON message (contact_id) WHERE status IN ('pending', 'sending');
 
+CREATE INDEX message_outranked_by_idx ON message ((facts->>'run')) WHERE status = 'pending' AND deferred_reason = 'OUTRANKED';
+
 CREATE INDEX message_open_by_run_idx ON message (run_id, batch_id) WHERE status IN ('pending', 'sending');
 
 CREATE TABLE unsubscribe (

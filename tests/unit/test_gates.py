@@ -53,7 +53,7 @@ def sent(hours_ago: float, **changes: Any) -> Counted:
 
 
 def rival(**changes: Any) -> Rival:
-    better = Rival("m1", "vip", "email", "offers", NOON, NOON + timedelta(hours=6))
+    better = Rival("m1", "r1", "vip", "once", "email", "offers", 90, NOON, NOON, NOON + timedelta(hours=6))
     return replace(better, **changes)
 
 
