@@ -34,7 +34,7 @@ WITH page AS MATERIALIZED (
 ){more_tables}
 SELECT c.id, c.external_id, c.zone, c.country, c.paused_until, c.address_id, a.state AS address_state, s.suppressions,
        k.state AS consent, k.address_id AS consent_address_id, k.confirmed, k.effective_at, k.expires_at, k.event_id,
-       c.merged_into, {more_columns}
+       k.basis AS consent_basis, c.merged_into, {more_columns}
 FROM page c
 LEFT JOIN address a ON a.id = c.address_id
 LEFT JOIN suppressed s ON s.address_id = c.address_id
@@ -142,6 +142,7 @@ def order_of(run: Run, shop: Shop, *, stopped: bool, urgent: bool) -> Order:
             class_=run.class_,
             urgent=urgent,
             double_opt_in=topic.double_opt_in if topic else False,
+            bases=topic.bases if topic else (),
             guard=GUARD[run.channel],
             caps=caps if marketing else (),
             on_cap=campaign.on_cap if campaign else "skip",
@@ -194,7 +195,7 @@ def _facts(order: Order, row: Row[Any], expires_at: datetime, inside: bool, hold
     (
         contact_id, external_id, zone, country, paused_until, address_id, address_state, suppressions,
         consent, consent_address_id, confirmed, effective_at, consent_expires_at, event_id,
-        merged_into, duplicate_of, to_contact, to_address, rivals,
+        consent_basis, merged_into, duplicate_of, to_contact, to_address, rivals,
     ) = tuple(row)  # fmt: skip
     places = places_of(zone, country, order.shop_countries)
     silences = _silences(places.zones, order.silences) if order.silences else ()
@@ -211,6 +212,7 @@ def _facts(order: Order, row: Row[Any], expires_at: datetime, inside: bool, hold
         effective_at,
         consent_expires_at,
         event_id,
+        consent_basis,
         paused_until,
         inside,
         False,

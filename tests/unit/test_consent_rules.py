@@ -91,7 +91,7 @@ def test_a_request_waits_only_where_nothing_was_said() -> None:
 def test_evidence_from_the_future_counts_from_its_arrival() -> None:
     future = piece("granted", "import", 500, received=10)
 
-    assert state_after([future], ADDRESS) == State("granted", hour(10), False, ADDRESS, 1)
+    assert state_after([future], ADDRESS) == State("granted", hour(10), False, ADDRESS, 1, "consent")
 
 
 def test_a_grant_holds_for_its_address_and_a_withdrawal_for_the_person() -> None:
