@@ -77,6 +77,7 @@ def _envelope(connection: Connection, sender: Sender, channel: str, name: str, t
         shop=identity,
         topic_title=title,
         unsubscribe_url=link,
+        confirm_url=f"{sender.public_url}/d/test" if meta.class_ == "transactional" else None,
         data={},
     )
     content = preview(load_template(connection, template_hash), context, None).content

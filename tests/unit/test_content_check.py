@@ -79,7 +79,7 @@ def test_a_missing_postal_address_is_found() -> None:
     ("wrong", "reason"),
     [
         ("{{ contact.frist_name }}", "contact.frist_name is not known; did you mean first_name?"),
-        ("{% if 1 == 2 %}{{ nmae }}{% endif %}", "nmae is not known; there are contact, data,"),
+        ("{% if 1 == 2 %}{{ nmae }}{% endif %}", "nmae is not known; there are confirm_url, contact, data,"),
         (
             "{{ contact.attributes.size }}",
             'contact.attributes.size is not known for every contact; write |default("...")',
