@@ -20,6 +20,7 @@ from dispatcher.consent.rules import can_be_confirmed
 from dispatcher.contacts.finding import Holding
 from dispatcher.definitions import Shop
 from dispatcher.errors import NotFound, Refused
+from dispatcher.frozen_templates import load_template
 from dispatcher.instants import show_instant
 from dispatcher.keys import KeyRing
 from dispatcher.locks import lock_addresses, lock_contacts
@@ -152,7 +153,7 @@ def confirm(
     change = consent.ConsentChange(
         offer.contact_id, way_in.channel, way_in.topic, "granted", "person", "confirmation link", now,
         way_in.address_id, opt_in_level=consent.CONFIRMED, confirmation=confirmation, sealed=sealed,
-        wording={"id": confirmation["template"], "hash": confirmation["template_hash"]} if confirmation else None,
+        wording=_wording(connection, confirmation, contact.locale),
     )  # fmt: skip
     _lift_opt_outs(connection, key_ring, way_in, offer.contact_id, holders, now)
     consent.record(connection, key_ring, [change], now=now)
@@ -206,7 +207,7 @@ def _newest_request(connection: Connection, held: Holding, topic: str) -> int:
 
 def _contact(connection: Connection, way_in: WayIn) -> Row[Any] | None:
     return connection.execute(
-        text(f"""SELECT c.id, c.{way_in.channel}_address_id AS address_id
+        text(f"""SELECT c.id, c.locale, c.{way_in.channel}_address_id AS address_id
                  FROM contact t JOIN contact c ON c.id = COALESCE(t.merged_into, t.id)
                  WHERE t.id = :id AND c.erased_at IS NULL"""),  # noqa: S608 - one of two channel names
         {"id": way_in.contact_id},
@@ -256,6 +257,15 @@ def _confirmation(connection: Connection, way_in: WayIn) -> dict[str, Any]:
             "template_hash": row.template_hash,
         }
     return found
+
+
+def _wording(connection: Connection, confirmation: dict[str, Any], locale: str | None) -> dict[str, str] | None:
+    """Return what they were asked with: the template's content, which is kept for ever, and its language."""
+    template_hash = confirmation.get("template_hash")
+    if template_hash is None:
+        return None
+    language = load_template(connection, template_hash).variant(locale).locale
+    return {"id": confirmation["template"], "hash": template_hash, "language": language}
 
 
 _LIFTED = ("unsubscribe", "complaint")

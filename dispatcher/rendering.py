@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row
 
 from dispatcher import opt_in
-from dispatcher.content import Template, message_context
+from dispatcher.content import message_context
 from dispatcher.definitions import Shop, ShopIdentity, Topic
 from dispatcher.errors import Refused
+from dispatcher.frozen_templates import load_template
 from dispatcher.interests import strongest
 from dispatcher.keys import KeyRing
 from dispatcher.mail import headers_for
@@ -119,18 +120,3 @@ class Renderer:
             return None
         way_out = WayOut(row.contact_id, self._run.channel, self._run.topic, row.address_id)
         return unsubscribe_url(self._sender.public_url, self._tokens, way_out)
-
-
-_templates: dict[str, Template] = {}
-
-
-def load_template(connection: Connection, template_hash: str) -> Template:
-    """Return the compiled template of this content hash; it never changes, so this process keeps it."""
-    if template_hash not in _templates:
-        row = connection.execute(
-            text("SELECT channel, name, files FROM template WHERE hash = :hash"), {"hash": template_hash}
-        ).one()
-        if len(_templates) > 200:
-            _templates.clear()
-        _templates[template_hash] = Template(row.channel, row.name, row.files)
-    return _templates[template_hash]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
@@ -23,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("request")(request)
     group.command("grant")(grant)
     group.command("withdraw")(withdraw)
+    group.command("export")(export)
     app.add_typer(group, name="consent")
 
 
@@ -181,6 +184,44 @@ def withdraw(
     door.say(f"withdrawn: {', '.join(topics)} on {channel}")
     if any(answer.status != unsubscribe.DONE for answer in answers):
         door.say("a message to them was already handed over or is just leaving; nothing more will")
+
+
+def export(
+    contact: door.ContactArgument,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write the page here, readable by you only.")
+    ] = None,
+    as_json: door.AsJson = False,
+) -> None:
+    """Show all evidence on one contact, personal data opened: a page to print (on stdout, or --html FILE), or JSON.
+
+    Example: dispatcher consent export 17850 --html 17850.html
+    """
+    from dispatcher import evidence
+
+    with door.transaction() as (runtime, connection):
+        gathered = evidence.gather(connection, runtime.key_ring, contact, by=door.actor())
+    if html is not None:
+        _write_privately(html, evidence.to_html(gathered))
+        door.say(f"{html}: {len(gathered['events'])} pieces of evidence")
+    if as_json:
+        door.print_json(gathered)
+    elif html is None:
+        print(evidence.to_html(gathered))
+    if not gathered["chain"]["verified"]:
+        door.say("the chain of evidence is broken: dispatcher verify shows where")
+
+
+def _write_privately(path: Path, content: str) -> None:
+    from dispatcher.errors import Refused
+
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.fchmod(descriptor, 0o600)
+    except OSError as error:
+        raise Refused(f"{path} cannot be written: {error.strerror}") from error
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(content)
 
 
 def _topics(shop: Shop, channel: str, topic: str | None) -> list[str]:

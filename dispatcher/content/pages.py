@@ -42,6 +42,11 @@ def render_page(name: str, locale: str | None, context: Mapping[str, Any]) -> st
     return page.render({**values, "say": say, "language": language, "style": Markup(_style())})  # noqa: S704 - our own file
 
 
+def render_evidence(values: Mapping[str, Any]) -> str:
+    """Return the page that shows one contact's evidence of consent (`evidence.gather`), in English."""
+    return _environment().get_template("evidence.html").render(dict(values))
+
+
 def page_languages() -> frozenset[str]:
     """Return the locales that the pages are written in."""
     return frozenset(_words())
