@@ -30,6 +30,9 @@ WEEKDAYS: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun"
 NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 Name = Annotated[str, Field(pattern=NAME)]
 
+#: The template that asks to confirm an opt-in, where a topic names no other.
+DEFAULT_CONFIRMATION = "opt-in-confirmation"
+
 #: No message waits longer than this, whatever a campaign says.
 LONGEST_EXPIRY = timedelta(days=7)
 

@@ -18,7 +18,7 @@ from dispatcher import clock, consent, messages, suppression
 from dispatcher.consent.evidence import read_evidence
 from dispatcher.consent.rules import can_be_confirmed
 from dispatcher.contacts.finding import Holding
-from dispatcher.definitions import Shop
+from dispatcher.definitions import DEFAULT_CONFIRMATION, Shop
 from dispatcher.errors import NotFound, Refused
 from dispatcher.frozen_templates import load_template
 from dispatcher.instants import show_instant
@@ -33,7 +33,6 @@ VALID_FOR = timedelta(days=7)
 ONE_EVERY = timedelta(hours=24)
 #: Who asks for these messages, in `message.client`; no API key can have this name.  The key is the request.
 CLIENT = "dispatcher:opt-in"
-DEFAULT_TEMPLATE = "opt-in-confirmation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +160,7 @@ def confirm(
 
 
 def _template_for(connection: Connection, shop: Shop, channel: str, topic: str) -> str:
-    name = shop.topics[topic].confirmation or DEFAULT_TEMPLATE
+    name = shop.topics[topic].confirmation or DEFAULT_CONFIRMATION
     try:
         _, meta = template_of(connection, channel, name)
     except NotFound as error:
