@@ -535,3 +535,14 @@ def test_the_person_said_before_is_not_undone_by_saying_it_for_them(house: House
         say(connection, house.key_ring, house.anna, [("email", TOPIC, "requested")])
 
     refused(house, way_in)
+
+
+def test_no_confirmation_token_is_ever_logged(house: House, web: Web, capfd: pytest.CaptureFixture[str]) -> None:
+    token = OptInTokens(house.key_ring).make(house.way_in(house.request()))
+    for method in ("GET", "POST", "GET"):
+        web.ask(method, f"/d/{token}", headers={"User-Agent": "zqx-browser"})
+    logged = "".join(capfd.readouterr())
+
+    assert "/d/{token:path}" in logged
+    assert token not in logged
+    assert "zqx-browser" not in logged
