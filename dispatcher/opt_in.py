@@ -138,12 +138,11 @@ def confirm(
     contact = _contact(connection, way_in)
     if contact is None:
         raise BadToken
-    holders = connection.scalars(
-        text(f"SELECT id FROM contact WHERE {way_in.channel}_address_id = :address"),  # noqa: S608 - one of two names
-        {"address": way_in.address_id},
-    ).all()
+    holders = _holders(connection, way_in)
     lock_contacts(connection, {contact.id, way_in.contact_id, *holders})
     lock_addresses(connection, [way_in.address_id])
+    if _holders(connection, way_in) != holders:
+        raise Refused("this address is changing hands right now; try again")
     offer = look(connection, way_in)  # afresh, under the locks
     if offer.used:
         return offer
@@ -211,6 +210,16 @@ def _contact(connection: Connection, way_in: WayIn) -> Row[Any] | None:
                  WHERE t.id = :id AND c.erased_at IS NULL"""),  # noqa: S608 - one of two channel names
         {"id": way_in.contact_id},
     ).one_or_none()
+
+
+def _holders(connection: Connection, way_in: WayIn) -> list[int]:
+    """Return everybody who has the address of the link."""
+    return list(
+        connection.scalars(
+            text(f"SELECT id FROM contact WHERE {way_in.channel}_address_id = :address ORDER BY id"),  # noqa: S608 - one of two names
+            {"address": way_in.address_id},
+        )
+    )
 
 
 _REQUEST = text("""

@@ -220,3 +220,23 @@ def test_a_newer_purchase_extends_and_a_word_of_the_person_supersedes(
     record(connection, key_ring, replace(grant, actor="person"))
     [held] = consent.state_of(connection, grant.contact_id)
     assert (held.basis, held.expires_at) == ("consent", None)
+
+
+def test_a_chain_that_grows_while_it_is_looked_at_is_whole(database: Engine, key_ring: KeyRing) -> None:
+    with database.begin() as connection:
+        anna = add_contact(connection, key_ring, "anna", email="anna@shop.example")
+
+    def write() -> None:
+        for number in range(60):
+            with database.begin() as connection:
+                record(connection, key_ring, ConsentChange(anna, "email", f"t{number}", "granted", "shop", "x", THEN))
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        looks = 0
+        while not writing.done():
+            with database.connect() as connection:
+                assert consent.verify_chain(connection) == []
+            looks += 1
+        writing.result()
+    assert looks > 5
