@@ -291,6 +291,20 @@ def test_every_history_in_every_order_of_arrival_is_as_the_design_says(history: 
     assert naive(history) == ((state.state, state.confirmed, state.basis) if state else ("none", False, None))
 
 
+@given(st.lists(st.tuples(claims, st.integers(0, 9)), max_size=7))
+def test_what_is_dated_ahead_of_its_arrival_counts_from_its_arrival(history: list[tuple[Claim, int]]) -> None:
+    """Piece by piece an hour apart; what others tell of may be dated up to nine hours ahead."""
+    evidence, counted = [], []
+    for number, ((action, actor, at, _, address, level, basis), ahead) in enumerate(history, 1):
+        received = 7 + number
+        occurred = at if actor == "person" else at + ahead
+        evidence.append(Evidence(number, action, actor, hour(occurred), hour(received), address, level, "x", basis))
+        counted.append((action, actor, min(occurred, received), 0, address, level, basis))
+    state = state_after(evidence, ADDRESS)
+
+    assert naive(counted) == ((state.state, state.confirmed, state.basis) if state else ("none", False, None))
+
+
 @given(st.lists(claims, max_size=6), st.integers(0, 6), st.integers(0, 6))
 def test_a_request_can_be_confirmed_until_a_withdrawal_that_is_not_older(
     history: list[Claim], asked: int, number: int
