@@ -67,7 +67,8 @@ def request(
         raise Refused(f"contact {held.external_id} has no address for {held.channel}, so there is nobody to ask")
     template = _template_for(connection, shop, held.channel, topic)
     present = _state(connection, held, topic)
-    if present is not None and present.state == "granted" and present.confirmed and present.for_present_address:
+    has_confirmed = present is not None and present.confirmed and present.for_present_address
+    if has_confirmed and not _closed_by_its_reader(connection, held.address_id):
         return Asked(None, "granted", None, "they have confirmed it already")
     last = _last_asked_at(connection, held.address_id, topic)
     change = consent.ConsentChange(
@@ -141,7 +142,7 @@ def confirm(
     holders = _holders(connection, way_in)
     lock_contacts(connection, {contact.id, way_in.contact_id, *holders})
     lock_addresses(connection, [way_in.address_id])
-    if _holders(connection, way_in) != holders:
+    if _holders(connection, way_in) != holders or _contact(connection, way_in) != contact:
         raise Refused("this address is changing hands right now; try again")
     offer = look(connection, way_in)  # afresh, under the locks
     if offer.used:
@@ -276,7 +277,13 @@ def _wording(connection: Connection, confirmation: dict[str, Any], locale: str |
     return {"id": confirmation["template"], "hash": template_hash, "language": language}
 
 
-_LIFTED = ("unsubscribe", "complaint")
+#: What a confirmation takes back.
+_LIFTED: tuple[suppression.Reason, ...] = ("unsubscribe", "complaint")
+
+
+def _closed_by_its_reader(connection: Connection, address_id: int) -> list[suppression.Reason]:
+    """Return the opt-outs of this address that only its reader can take back, by confirming."""
+    return [one.reason for one in suppression.suppressions_of(connection, address_id) if one.reason in _LIFTED]
 
 
 def _lift_opt_outs(
@@ -286,10 +293,7 @@ def _lift_opt_outs(
 
     The opt-out stood in for a withdrawal of all there is, so each of the rest is withdrawn before it goes.
     """
-    reasons = connection.scalars(
-        text("SELECT reason FROM suppression WHERE address_id = :address AND reason = ANY(:lifted)"),
-        {"address": way_in.address_id, "lifted": list(_LIFTED)},
-    ).all()
+    reasons = _closed_by_its_reader(connection, way_in.address_id)
     if not reasons:
         return
     for contact_id in holders:

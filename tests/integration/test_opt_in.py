@@ -361,6 +361,20 @@ def test_confirming_opens_a_closed_address_for_this_topic_only(house: House) -> 
     assert house.state(topic="offers") == ("withdrawn", False)
 
 
+def test_who_had_confirmed_and_then_complained_can_come_back(house: House) -> None:
+    house.confirm(house.way_in(house.request()))
+    with house.database.begin() as connection:
+        suppression.add(connection, house.address(house.anna), "complaint", source="feedback")
+    house.shop.wait(timedelta(days=2))
+
+    asked = house.request()
+
+    assert asked.message_id is not None
+    house.confirm(house.way_in(asked))
+    assert house.one("SELECT count(*) FROM suppression") == 0
+    assert house.state() == ("granted", True)
+
+
 def test_an_opt_out_of_the_address_after_the_request_beats_its_link(house: House) -> None:
     way_in = house.way_in(house.request())
     with house.database.begin() as connection:
