@@ -27,6 +27,7 @@ _FORM = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{43}}")
 SCOPES = {
     "messages:write": "ask for a transactional message (POST /v1/messages)",
     "messages:read": "see what became of a message (GET /v1/messages/{id})",
+    "consents:write": "ask for, grant and withdraw consent (POST /v1/contacts/{external_id}/consents)",
     "runs:read": "see the figures of a run (GET /v1/runs/{id})",
     "explain:read": "ask why a contact would or would not get a campaign (GET /v1/explain)",
 }

@@ -29,6 +29,9 @@ Channel = Literal["email", "sms"]
 NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 Name = Annotated[str, Field(pattern=NAME)]
 
+#: The template that asks to confirm an opt-in, where a topic names no other.
+DEFAULT_CONFIRMATION = "opt-in-confirmation"
+
 #: No message waits longer than this, whatever a campaign says.
 LONGEST_EXPIRY = timedelta(days=7)
 
@@ -162,6 +165,14 @@ class Topic(Definition):
     title: dict[str, str]  # by locale
     channels: tuple[Channel, ...] = ("email",)
     double_opt_in: StrictBool = False
+    bases: tuple[Literal["soft_opt_in", "implied_purchase", "implied_inquiry"], ...] = ()  # accepted beside consent
+    confirmation: Name | None = None  # the template that asks to confirm; default: opt-in-confirmation
+
+    @model_validator(mode="after")
+    def _confirmed_or_implied(self) -> Topic:
+        if self.double_opt_in and self.bases:
+            raise ValueError("a topic with double_opt_in accepts a confirmed opt-in only; leave bases out")
+        return self
 
     @field_validator("title")
     @classmethod

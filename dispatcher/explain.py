@@ -93,6 +93,8 @@ def _consent(facts: Facts, _: datetime) -> dict[str, Any]:
         "for_this_address": facts.consent_for_this_address,
         "confirmed": facts.consent_confirmed,
         "double_opt_in": facts.run.double_opt_in,
+        "basis": facts.consent_basis,
+        "accepted_bases": ("consent", *facts.run.bases),
         "effective_at": facts.consent_effective_at,
         "expires_at": facts.consent_expires_at,
         "evidence": facts.consent_event,

@@ -56,6 +56,7 @@ class RunFacts:
     class_: str
     urgent: bool = False
     double_opt_in: bool = False
+    bases: tuple[str, ...] = ()  #: what the topic accepts beside consent
     guard: timedelta = timedelta(minutes=5)
     caps: tuple[Cap, ...] = ()  #: those that speak of this channel and topic
     on_cap: str = "skip"
@@ -85,6 +86,7 @@ class Facts:
     consent_effective_at: datetime | None = None
     consent_expires_at: datetime | None = None
     consent_event: int | None = None
+    consent_basis: str | None = None  #: of a grant: consent, soft_opt_in, implied_purchase, implied_inquiry
     paused_until: datetime | None = None
     in_segment: bool = True
     flow_exited: bool = False

@@ -36,7 +36,7 @@ WITH page AS MATERIALIZED (
 SELECT c.id, c.external_id, c.zone, c.country, c.subdivision, c.phone_region, c.paused_until,
        c.address_id, a.state AS address_state, s.suppressions,
        k.state AS consent, k.address_id AS consent_address_id, k.confirmed, k.effective_at, k.expires_at, k.event_id,
-       c.merged_into, {more_columns}
+       k.basis AS consent_basis, c.merged_into, {more_columns}
 FROM page c
 LEFT JOIN address a ON a.id = c.address_id
 LEFT JOIN suppressed s ON s.address_id = c.address_id
@@ -151,6 +151,7 @@ def order_of(run: Run, shop: Shop, *, stopped: bool, urgent: bool) -> Order:
             class_=run.class_,
             urgent=urgent,
             double_opt_in=topic.double_opt_in if topic else False,
+            bases=topic.bases if topic else (),
             guard=GUARD[run.channel],
             caps=caps if marketing else (),
             on_cap=campaign.on_cap if campaign else "skip",
@@ -213,7 +214,7 @@ def _facts(
         contact_id, external_id, zone, country, subdivision, phone_region, paused_until,
         address_id, address_state, suppressions,
         consent, consent_address_id, confirmed, effective_at, consent_expires_at, event_id,
-        merged_into, duplicate_of, to_contact, to_address, rivals,
+        consent_basis, merged_into, duplicate_of, to_contact, to_address, rivals,
     ) = tuple(row)  # fmt: skip
     here = rules.here(zone, country, subdivision, phone_region)
     return Facts(
@@ -229,6 +230,7 @@ def _facts(
         effective_at,
         consent_expires_at,
         event_id,
+        consent_basis,
         paused_until,
         inside,
         False,

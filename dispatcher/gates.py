@@ -103,7 +103,10 @@ def not_suppressed(facts: Facts, now: datetime) -> Verdict:
 def has_consent(facts: Facts, now: datetime) -> Verdict:
     if not facts.run.marketing or (objection := _consent_objection(facts, now)) is None:
         return SEND
-    return Skip(Reason.NO_CONSENT, {"topic": facts.run.topic, "state": facts.consent, "because": objection})
+    shown: dict[str, Any] = {"topic": facts.run.topic, "state": facts.consent, "because": objection}
+    if facts.consent_basis is not None:
+        shown |= {"basis": facts.consent_basis, "expires_at": facts.consent_expires_at}
+    return Skip(Reason.NO_CONSENT, shown)
 
 
 def _consent_objection(facts: Facts, now: datetime) -> str | None:
@@ -115,6 +118,8 @@ def _consent_objection(facts: Facts, now: datetime) -> str | None:
         return "no longer in force"
     if facts.run.double_opt_in and not facts.consent_confirmed:
         return "the topic needs a confirmed opt-in"
+    if facts.consent_basis not in (None, "consent", *facts.run.bases):
+        return "the topic does not accept this basis"
     return None
 
 

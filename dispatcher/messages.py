@@ -42,9 +42,18 @@ class Wish:
     data: dict[str, Any]  #: what the template may use; personal, so it is only ever stored sealed
 
 
-def submit(connection: Connection, key_ring: KeyRing, wish: Wish, *, client: str, idempotency_key: str) -> UUID:
+def submit(
+    connection: Connection,
+    key_ring: KeyRing,
+    wish: Wish,
+    *,
+    client: str,
+    idempotency_key: str,
+    topic: str | None = None,
+) -> UUID:
     """Return the id of the message that `client` asked for under this key; the first time it is made, and due now.
 
+    `topic`: what this one message is about; default: the template's.
     Raises NotFound (contact), Refused (template), or KeyReused.
     """
     if not 0 < len(idempotency_key) <= LONGEST_KEY or not idempotency_key.isprintable():
@@ -56,7 +65,8 @@ def submit(connection: Connection, key_ring: KeyRing, wish: Wish, *, client: str
     run = _standing_run(connection, wish)
     contact = _hold_contact(connection, wish.contact)
     sealed = key_ring.open_data_key(contact.data_key).seal(wish.data)
-    message_id = _insert(connection, run, contact, wish, client, idempotency_key, body_hash, sealed)
+    about = topic or run.topic
+    message_id = _insert(connection, run, contact, wish, about, client, idempotency_key, body_hash, sealed)
     if message_id is None:  # another request with this key was quicker; it has committed, else we would still wait
         return _same(_find(connection, client, idempotency_key), body_hash, idempotency_key)
     db.notify(connection, "due")
@@ -186,6 +196,7 @@ def _insert(
     run: Row[Any],
     contact: Row[Any],
     wish: Wish,
+    topic: str | None,
     client: str,
     idempotency_key: str,
     body_hash: bytes,
@@ -210,7 +221,7 @@ def _insert(
             "run_id": run.id,
             "contact_id": contact.id,
             "channel": wish.channel,
-            "topic": run.topic,
+            "topic": topic,
             "class": class_,
             "address_id": contact._mapping[wish.channel],
             "now": now,

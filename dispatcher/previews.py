@@ -15,7 +15,8 @@ from dispatcher.rendering import CONTACT_COLUMNS, Renderer, Sender
 from dispatcher.runs import Run, lane_of, template_of
 
 _ROW = """
-    SELECT CAST(:id AS uuid) AS id, c.{channel}_address_id AS address_id, CAST(:data AS bytea) AS data, {columns}
+    SELECT CAST(:id AS uuid) AS id, CAST(NULL AS text) AS client, c.{channel}_address_id AS address_id,
+           CAST(:data AS bytea) AS data, {columns}
     FROM contact c WHERE c.id = :contact
 """
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row
 
-from dispatcher.content import Template, message_context
-from dispatcher.definitions import Shop, ShopIdentity
+from dispatcher import opt_in
+from dispatcher.content import message_context
+from dispatcher.definitions import Shop, ShopIdentity, Topic
 from dispatcher.errors import Refused
+from dispatcher.frozen_templates import load_template
 from dispatcher.interests import strongest
 from dispatcher.keys import KeyRing
 from dispatcher.mail import headers_for
 from dispatcher.providers.protocol import Envelope
 from dispatcher.runs import Run
 from dispatcher.shop import load_shop
-from dispatcher.tokens import UnsubscribeTokens, WayOut, unsubscribe_url
+from dispatcher.tokens import OptInTokens, UnsubscribeTokens, WayOut, opt_in_url, unsubscribe_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class Renderer:
         self._shop = load_shop(connection)
         self._identity = sender.shop(self._shop)
         self._tokens = UnsubscribeTokens(sender.key_ring)
+        self._opt_ins = OptInTokens(sender.key_ring)
         self._template = load_template(connection, run.template_hash)
         self._topic = self._shop.topics.get(run.topic) if run.topic else None
         self._interests: dict[int, list[str]] = {}
@@ -62,7 +65,7 @@ class Renderer:
             self._interests = strongest(connection, contact_ids)
 
     def envelope(self, row: Row[Any]) -> Envelope:
-        """Return the rendered, addressed message of a row with CONTACT_COLUMNS, `id`, `address_id` and `data`.
+        """Return the rendered, addressed message of a row with CONTACT_COLUMNS, `id`, `address_id`, `data`, `client`.
 
         Raises a DispatcherError without personal data if it cannot be rendered.
         """
@@ -75,14 +78,17 @@ class Renderer:
             raise Refused(f"the contact has no {self._run.channel} address")
         link = self._link(row)
         language = self._template.variant(row.locale).locale  # of the content, which may not be the reader's own
-        title = self._topic.title_for(language) if self._topic else None
+        data = data_key.open(row.data) if row.data else {}
+        topic, confirm_url = self._confirmation(row, data)
+        title = topic.title_for(language) if topic else None
         context = message_context(
             personal=personal,
             contact=row._asdict(),
             shop=self._identity,
             topic_title=title,
             unsubscribe_url=link,
-            data=data_key.open(row.data) if row.data else {},
+            confirm_url=confirm_url,
+            data=data,
             interests=self._interests.get(row.contact_id, ()),
         )
         content = self._template.render(context, row.locale)
@@ -101,23 +107,16 @@ class Renderer:
             )
         return Envelope(row.id, self._run.id, row.external_id, to, content, headers)
 
+    def _confirmation(self, row: Row[Any], data: dict[str, Any]) -> tuple[Topic | None, str | None]:
+        """Return what the message is about, and the link that confirms it if it is an opt-in confirmation."""
+        if row.client == opt_in.CLIENT:
+            way_in = opt_in.way_in_of(row, self._run.channel, data)
+            return self._shop.topics.get(way_in.topic), opt_in_url(self._sender.public_url, self._opt_ins, way_in)
+        is_preview = row.client is None and "confirm_url" in self._template.variables
+        return self._topic, f"{self._sender.public_url}/d/preview" if is_preview else None
+
     def _link(self, row: Row[Any]) -> str | None:
         if self._run.class_ != "marketing" or self._run.topic is None or row.address_id is None:
             return None
         way_out = WayOut(row.contact_id, self._run.channel, self._run.topic, row.address_id)
         return unsubscribe_url(self._sender.public_url, self._tokens, way_out)
-
-
-_templates: dict[str, Template] = {}
-
-
-def load_template(connection: Connection, template_hash: str) -> Template:
-    """Return the compiled template of this content hash; it never changes, so this process keeps it."""
-    if template_hash not in _templates:
-        row = connection.execute(
-            text("SELECT channel, name, files FROM template WHERE hash = :hash"), {"hash": template_hash}
-        ).one()
-        if len(_templates) > 200:
-            _templates.clear()
-        _templates[template_hash] = Template(row.channel, row.name, row.files)
-    return _templates[template_hash]

@@ -93,7 +93,7 @@ def _claim(connection: Connection, batch_id: int, worker_id: UUID) -> Claim | No
 
 
 _CONTENTS = text(f"""
-SELECT m.id, m.expires_at, m.first_due_at, m.sealed AS data, c.merged_into, {CONTACT_COLUMNS},
+SELECT m.id, m.expires_at, m.first_due_at, m.client, m.sealed AS data, c.merged_into, {CONTACT_COLUMNS},
        CASE m.channel WHEN 'email' THEN c.email_address_id ELSE c.sms_address_id END AS address_id
 FROM message m JOIN contact c ON c.id = m.contact_id
 WHERE m.run_id = :run AND m.batch_id = :batch AND m.status = 'pending'

@@ -48,6 +48,7 @@ metadata = MetaData(
 
 CHANNELS = ("email", "sms")
 CLASSES = ("marketing", "transactional", "security")
+BASES = ("consent", "soft_opt_in", "implied_purchase", "implied_inquiry")
 
 
 def _instant(name: str, *, required: bool = False, stamped: bool = False) -> Column[object]:
@@ -155,13 +156,26 @@ consent_event = Table(
     Column("source", Text, nullable=False),  # form, page, file hash and line ...: how we know
     Column("wording", JSONB),  # {"id", "hash", "language"}
     Column("opt_in_level", Text),  # single_opt_in, confirmed_opt_in
+    Column("basis", Text),  # of a grant: what it rests on
+    Column("confirmation", JSONB),  # the confirmation message whose link was used, and that the provider accepted it
     Column("sealed", LargeBinary),  # IP, user agent: under the contact's data key
     Column("order_seq", BigInteger, nullable=False),
     Column("previous_hash", LargeBinary, nullable=False),
     Column("hash", LargeBinary, nullable=False, unique=True),
+    Index("consent_event_requests_idx", "address_id", postgresql_where=text("action = 'requested'")),
     _one_of("channel", CHANNELS),
     _one_of("action", ("requested", "granted", "withdrawn")),
     _one_of("actor", ("person", "import", "shop", "operator")),
+    _one_of("basis", BASES),
+)
+
+consent_head = Table(  # the newest piece of evidence, noted beside the chain: an end that was cut off is missed
+    "consent_head",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("event_id", BigInteger, nullable=False),  # 0: there is none yet
+    Column("hash", LargeBinary, nullable=False),
+    CheckConstraint("id = 1", name="single"),
 )
 
 consent = Table(
@@ -173,11 +187,13 @@ consent = Table(
     Column("address_id", BigInteger, ForeignKey("address.id")),  # consent holds for this address only
     Column("state", Text, nullable=False),
     Column("confirmed", Boolean, nullable=False, server_default=text("false")),  # satisfies a double opt-in topic
+    Column("basis", Text),  # of a grant
     _instant("effective_at", required=True),
-    _instant("expires_at"),
+    _instant("expires_at"),  # of a grant that does not rest on consent; read at decide time
     Column("event_id", BigInteger, ForeignKey("consent_event.id"), nullable=False),
     _one_of("channel", CHANNELS),
     _one_of("state", ("pending", "granted", "withdrawn")),  # no row: none
+    _one_of("basis", BASES),
 )
 
 event = Table(

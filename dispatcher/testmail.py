@@ -15,10 +15,11 @@ from dispatcher import audit, clock
 from dispatcher.addresses import BadAddress, normal_email, normal_phone
 from dispatcher.content import message_context, preview
 from dispatcher.errors import Refused
+from dispatcher.frozen_templates import load_template
 from dispatcher.mail import headers_for
 from dispatcher.providers import provider_for
 from dispatcher.providers.protocol import Accepted, Envelope, Moment, boot_seconds
-from dispatcher.rendering import Sender, load_template
+from dispatcher.rendering import Sender
 from dispatcher.runs import template_of
 from dispatcher.runtime import Runtime
 from dispatcher.shop import load_shop
@@ -77,6 +78,7 @@ def _envelope(connection: Connection, sender: Sender, channel: str, name: str, t
         shop=identity,
         topic_title=title,
         unsubscribe_url=link,
+        confirm_url=f"{sender.public_url}/d/test" if meta.class_ == "transactional" else None,
         data={},
     )
     content = preview(load_template(connection, template_hash), context, None).content

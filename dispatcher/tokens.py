@@ -1,7 +1,8 @@
-"""The token of an unsubscribe link: who, channel, topic and address row, signed.
+"""The tokens of links: who, channel, topic and address row, signed, each for one purpose.
 
-It goes into SMS too, so it is short: numbers as varints, a signature of 128 bits, some 45 characters in all.  It
-carries no address and never expires: a link in a mail of three years ago must still work.
+They go into SMS too, so they are short: numbers as varints, a signature of 128 bits, some 45 characters in all.  They
+carry no address.  That of an unsubscribe link never expires: one in a mail of three years ago must still work.  That of
+an opt-in confirmation names its request too, whose age and fate decide (`opt_in`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from itsdangerous import Signer
@@ -26,7 +28,7 @@ _CHANNELS = {code: channel for channel, code in _CHANNEL_CODES.items()}
 
 _SIGNATURE_BYTES = 16
 #: Payload, a dot, 22 characters of signature; the longest topic and ids fit, and anything longer is refused unread.
-_FORM = re.compile(r"[A-Za-z0-9_-]{4,130}\.[A-Za-z0-9_-]{22}")
+_FORM = re.compile(r"[A-Za-z0-9_-]{4,145}\.[A-Za-z0-9_-]{22}")
 _LARGEST_ID = 2**63 - 1
 
 
@@ -47,6 +49,17 @@ class WayOut:
     address_id: int
 
 
+@dataclass(frozen=True, slots=True)
+class WayIn:
+    """What one link lets its reader confirm: the request for a topic on a channel, and the address row it was for."""
+
+    contact_id: int
+    channel: str
+    topic: str
+    address_id: int
+    request_id: int  #: of the piece of evidence that is the request
+
+
 class _ShortHmac(SigningAlgorithm):
     """HMAC-SHA-256 cut to its first half, as RFC 2104 allows: 128 bits are beyond guessing."""
 
@@ -54,31 +67,62 @@ class _ShortHmac(SigningAlgorithm):
         return hmac.digest(key, value, "sha256")[:_SIGNATURE_BYTES]
 
 
-class UnsubscribeTokens:
-    """Makes and reads the tokens of unsubscribe links; safe to share between threads."""
+class _Tokens:
+    """Signs and opens payloads for one purpose, with keys and a salt of its own; safe to share between threads."""
+
+    purpose: str
 
     def __init__(self, key_ring: KeyRing) -> None:
         self._signer = Signer(
-            key_ring.signing_keys("unsubscribe"),
-            salt=b"dispatcher/unsubscribe",
+            key_ring.signing_keys(self.purpose),
+            salt=f"dispatcher/{self.purpose}".encode(),
             key_derivation="hmac",
             digest_method=hashlib.sha256,
             algorithm=_ShortHmac(),
         )
 
-    def make(self, contact_id: int, channel: str, topic: str, address_id: int) -> str:
-        """Return the token; the same arguments give the same token until the secret key changes."""
-        payload = bytes((_CHANNEL_CODES[channel],)) + _varint(contact_id) + _varint(address_id) + topic.encode()
+    def _sign(self, channel: str, numbers: Sequence[int], topic: str) -> str:
+        payload = bytes((_CHANNEL_CODES[channel],)) + b"".join(map(_varint, numbers)) + topic.encode()
         return self._signer.sign(base64_encode(payload)).decode("ascii")
 
-    def read(self, token: str) -> WayOut:
-        """Return what `token` was made from; BadToken, always the same, for anything else."""
+    def _open(self, token: str, *, numbers: int) -> tuple[str, list[int], str]:
+        """Return channel, numbers and topic; BadToken, always the same, for anything else."""
         if not _FORM.fullmatch(token) or not _is_canonical(token):
             raise BadToken
         try:
-            return _parse(base64_decode(self._signer.unsign(token)))
+            return _parse(base64_decode(self._signer.unsign(token)), numbers)
         except (BadData, ValueError, IndexError, KeyError) as error:
             raise BadToken from error
+
+
+class UnsubscribeTokens(_Tokens):
+    """The tokens of unsubscribe links."""
+
+    purpose = "unsubscribe"
+
+    def make(self, contact_id: int, channel: str, topic: str, address_id: int) -> str:
+        """Return the token; the same arguments give the same token until the secret key changes."""
+        return self._sign(channel, (contact_id, address_id), topic)
+
+    def read(self, token: str) -> WayOut:
+        """Return what `token` was made from; BadToken, always the same, for anything else."""
+        channel, (contact_id, address_id), topic = self._open(token, numbers=2)
+        return WayOut(contact_id, channel, topic, address_id)
+
+
+class OptInTokens(_Tokens):
+    """The tokens of opt-in confirmations."""
+
+    purpose = "opt-in"
+
+    def make(self, way_in: WayIn) -> str:
+        """Return the token; the same request gives the same token until the secret key changes."""
+        return self._sign(way_in.channel, (way_in.contact_id, way_in.address_id, way_in.request_id), way_in.topic)
+
+    def read(self, token: str) -> WayIn:
+        """Return what `token` was made from; BadToken, always the same, for anything else."""
+        channel, (contact_id, address_id, request_id), topic = self._open(token, numbers=3)
+        return WayIn(contact_id, channel, topic, address_id, request_id)
 
 
 def unsubscribe_url(public_url: str, tokens: UnsubscribeTokens, way_out: WayOut) -> str:
@@ -87,20 +131,26 @@ def unsubscribe_url(public_url: str, tokens: UnsubscribeTokens, way_out: WayOut)
     return f"{public_url}/u/{token}"
 
 
+def opt_in_url(public_url: str, tokens: OptInTokens, way_in: WayIn) -> str:
+    """Return the link of a confirmation message."""
+    return f"{public_url}/d/{tokens.make(way_in)}"
+
+
 def _is_canonical(token: str) -> bool:
     """Whether the signature is written the one way we write it: the unused last bits of base64 must be zero."""
     signature = token.rpartition(".")[2].encode("ascii")
     return base64_encode(base64_decode(signature)) == signature
 
 
-def _parse(payload: bytes) -> WayOut:
-    channel = _CHANNELS[payload[0]]
-    contact_id, position = _read_varint(payload, 1)
-    address_id, position = _read_varint(payload, position)
+def _parse(payload: bytes, count: int) -> tuple[str, list[int], str]:
+    channel, position, numbers = _CHANNELS[payload[0]], 1, []
+    for _ in range(count):
+        number, position = _read_varint(payload, position)
+        numbers.append(number)
     topic = payload[position:].decode("utf-8")
     if not re.fullmatch(NAME, topic):
         raise ValueError(topic)
-    return WayOut(contact_id, channel, topic, address_id)
+    return channel, numbers, topic
 
 
 def _varint(number: int) -> bytes:

@@ -8,6 +8,7 @@ person is on the wire any more, 202 that something may be.  The instant of the a
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,7 +17,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Connection, Engine, text
 
-from dispatcher import clock, consent, locks, outranked, suppression
+from dispatcher import clock, consent, locks, opt_in, outranked, suppression
 from dispatcher.errors import Refused
 from dispatcher.keys import KeyRing
 from dispatcher.tokens import BadToken, WayOut
@@ -79,13 +80,18 @@ def withdraw(
     return answer(database, withdrawal)
 
 
-def begin(database: Engine, key_ring: KeyRing, way_out: WayOut, *, source: str) -> Withdrawal:
-    """Commit the withdrawal.  From here on nothing is authorised for them; BadToken if there is no such contact."""
+def begin(
+    database: Engine, key_ring: KeyRing, way_out: WayOut, *, source: str, sealed: Mapping[str, str] | None = None
+) -> Withdrawal:
+    """Commit the withdrawal.  From here on nothing is authorised for them; BadToken if there is no such contact.
+
+    `sealed`: IP and user agent of the click; kept with the evidence, under the key of the link's own contact.
+    """
     for _ in range(_ATTEMPTS):
         with database.begin() as connection:
             people = _lock_people(connection, way_out)
             if people is not None:
-                return _write(connection, key_ring, way_out, people, source)
+                return _write(connection, key_ring, way_out, people, source, sealed)
     raise Refused("this contact is being merged or moved right now; try again")
 
 
@@ -170,7 +176,14 @@ def _others_at(
     return tuple(contact_id for contact_id in at_address if contact_id not in family)
 
 
-def _write(connection: Connection, key_ring: KeyRing, way_out: WayOut, people: _People, source: str) -> Withdrawal:
+def _write(
+    connection: Connection,
+    key_ring: KeyRing,
+    way_out: WayOut,
+    people: _People,
+    source: str,
+    sealed: Mapping[str, str] | None,
+) -> Withdrawal:
     now = clock.read_now(connection)
     scope = {
         "contact_id": people.present,
@@ -192,12 +205,15 @@ def _write(connection: Connection, key_ring: KeyRing, way_out: WayOut, people: _
             consent.withdraw(
                 connection, key_ring, contact_id, way_out.channel, [way_out.topic],
                 address_id=way_out.address_id, source=source, now=now,
+                sealed=sealed if contact_id == people.present else None,
             )  # fmt: skip
     return Withdrawal(unsubscribe_id, on_the_wire)
 
 
 def _has_withdrawn(connection: Connection, contact_id: int, way_out: WayOut) -> bool:
-    """Whether the person's own withdrawal stands already: clicking again is no new evidence."""
+    """Whether the person's own withdrawal stands already, and they asked for nothing since: clicking again is no new
+    evidence, but it takes back a request that waits for its confirmation.
+    """
     return bool(
         connection.scalar(
             text(
@@ -205,7 +221,10 @@ def _has_withdrawn(connection: Connection, contact_id: int, way_out: WayOut) -> 
                 SELECT EXISTS (
                     SELECT FROM consent k JOIN consent_event e ON e.id = k.event_id
                     WHERE k.contact_id = :contact_id AND k.channel = :channel AND k.topic = :topic
-                      AND k.state = 'withdrawn' AND e.actor = 'person')
+                      AND k.state = 'withdrawn' AND e.actor = 'person' AND NOT EXISTS (
+                          SELECT FROM consent_event r JOIN contact c ON c.id = r.contact_id
+                          WHERE k.contact_id IN (c.id, c.merged_into) AND r.channel = k.channel AND r.topic = k.topic
+                            AND r.action = 'requested' AND r.id > k.event_id))
                 """
             ),
             {"contact_id": contact_id, "channel": way_out.channel, "topic": way_out.topic},
@@ -218,11 +237,11 @@ INSERT INTO unsubscribe (contact_id, address_id, channel, topic, committed_at)
 VALUES (:contact_id, :address_id, :channel, :topic, :now) RETURNING id
 """)
 
-# Waiting for its turn: it never gets one.
+# Waiting for its turn: it never gets one.  Nor does the confirmation of a request that is taken back with it.
 _SKIP = text("""
 UPDATE message SET status = 'skipped', reason = 'NO_CONSENT', deferred_reason = NULL, batch_id = NULL,
                    facts = CAST(:facts AS jsonb), settled_at = :now
-WHERE status = 'pending' AND class = 'marketing' AND channel = :channel AND topic = :topic
+WHERE status = 'pending' AND (class = 'marketing' OR client = :opt_in) AND channel = :channel AND topic = :topic
   AND contact_id = ANY(:contacts)
 RETURNING contact_id
 """)
@@ -241,5 +260,6 @@ WHERE status = 'sending' AND class = 'marketing' AND channel = :channel AND auth
 
 def _skip_pending(connection: Connection, scope: dict[str, Any]) -> None:
     facts = {"topic": scope["topic"], "state": "withdrawn", "because": "withdrawn", "withdrawn_at": scope["now"]}
-    skipped = connection.scalars(_SKIP, {**scope, "facts": orjson.dumps(facts).decode()})
+    values = {**scope, "facts": orjson.dumps(facts).decode(), "opt_in": opt_in.CLIENT}
+    skipped = connection.scalars(_SKIP, values)
     outranked.wake(connection, set(skipped), scope["now"])

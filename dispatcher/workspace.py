@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from dispatcher.contact_windows.changes import objections_to
 from dispatcher.content import meta_of, read_template_folder
 from dispatcher.content.check import check_template
-from dispatcher.definitions import NAME, Campaign, Shop, TemplateMeta
+from dispatcher.definitions import DEFAULT_CONFIRMATION, NAME, Campaign, Shop, TemplateMeta
 from dispatcher.errors import InvalidDefinition, NotFound
 from dispatcher.settings import WORKSPACE_FILE, Settings
 from dispatcher.tables import CHANNELS
@@ -50,6 +50,7 @@ class _Reading:
     findings: list[str] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)  # segments/NAME, campaigns/NAME, templates/CHANNEL/NAME, right or wrong
     documents: dict[str, Document] = field(default_factory=dict)  # by campaign: for the lines of its fields
+    toml: Document | None = None  # for the lines of dispatcher.toml
     metas: dict[tuple[str, str], TemplateMeta] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -67,6 +68,7 @@ def read_workspace(folder: Path) -> Workspace:
     templates = _read_templates(reading, shop)
     ignored = _unknown_entries(reading)
     _check_references(reading, shop, campaigns)
+    _check_confirmations(reading, shop)
     if reading.findings or shop is None:
         raise InvalidDefinition(sorted(dict.fromkeys(reading.findings), key=_by_place))
     return Workspace(shop, segments, campaigns, templates, ignored, tuple(reading.warnings))
@@ -108,6 +110,7 @@ def _read_shop(reading: _Reading) -> Shop | None:
     except InvalidDocument as error:
         reading.findings += error.findings
         return None
+    reading.toml = document
     tables = {key: value for key, value in document.data.items() if key in Shop.model_fields}
     settings = {
         key: value for key, value in document.data.items() if key in Settings.model_fields and key not in tables
@@ -275,6 +278,26 @@ def _check_references(reading: _Reading, shop: Shop | None, campaigns: dict[str,
         if meta is not None and meta.class_ != "marketing":
             reason = f"{campaign.template} is {meta.class_}; only marketing templates can be sent to a segment"
             reading.note(file, line_of(("template",)), "template", reason)
+
+
+def _check_confirmations(reading: _Reading, shop: Shop | None) -> None:
+    """A topic with double opt-in needs something to ask with; one from elsewhere may do without."""
+    for name, topic in (shop.topics if shop else {}).items():
+        if not topic.double_opt_in and topic.confirmation is None:
+            continue
+        template = topic.confirmation or DEFAULT_CONFIRMATION
+        key = "confirmation" if topic.confirmation else "double_opt_in"
+        line = reading.toml.line_of(("topics", name, key)) if reading.toml else 1
+        for channel in topic.channels:
+            meta = reading.metas.get((channel, template))
+            if meta is not None and meta.class_ != "transactional":
+                reason = f"{template} is {meta.class_}; an opt-in confirmation is transactional"
+                reading.note(WORKSPACE_FILE, line, key, reason)
+            elif topic.confirmation is not None:
+                _check_exists(reading, WORKSPACE_FILE, line, key, f"templates/{channel}", template)
+            elif f"templates/{channel}/{template}" not in reading.seen:
+                missing = f"there is no templates/{channel}/{template} to ask for a confirmation with"
+                reading.warnings.append(f"{WORKSPACE_FILE}:{line}: warning: {key}: {missing}")
 
 
 def _check_exists(reading: _Reading, file: str, line: int, name: str, folder: str, wanted: str) -> None:

@@ -66,7 +66,7 @@ def make_ledger(database: Engine, key_ring: KeyRing, home: Path) -> Ledger:
     """Let a small shop live through a noon: fourteen people, five runs, an order, and most of what can happen."""
     with database.begin() as connection:
         apply(connection, read_workspace(write_workspace(home / "workspace", WORKSPACE)), by="test")
-        clock.shift(connection, _until_noon(), sandbox_only=True)
+        clock.shift(connection, until_noon(), sandbox_only=True)
         connection.execute(text("INSERT INTO lane (name, rate_per_second, burst) VALUES ('email.marketing', 500, 100)"))
         people = [add_person(connection, key_ring, f"p{number:02}") for number in range(10)]
         add_person(connection, key_ring, "no-consent", granted=())
@@ -74,7 +74,7 @@ def make_ledger(database: Engine, key_ring: KeyRing, home: Path) -> Ledger:
         add_person(connection, key_ring, "p-both", phone="+447700900002",
                    granted=(("sms", "offers"), ("email", "offers")))  # fmt: skip
         add_person(connection, key_ring, "p-gone", granted=(("email", "offers"),))
-    shop = _Shop(database, key_ring, home)
+    shop = SmallShop(database, key_ring, home)
     shop.tell_sandbox(reject=["p03"], not_sent=["p04"], unknown=["p05"])
     shop.campaign("hello")
     shop.tell_sandbox()
@@ -92,14 +92,14 @@ def make_ledger(database: Engine, key_ring: KeyRing, home: Path) -> Ledger:
     return Ledger(database, key_ring, home)
 
 
-def _until_noon() -> timedelta:
+def until_noon() -> timedelta:
     """Return how far it is to the next noon in London: no place is asleep, whenever the test runs."""
     now = datetime.now(UTC)
     day = now.astimezone(ZoneInfo("Europe/London")).date() + timedelta(days=1)
     return datetime.combine(day, time(12), ZoneInfo("Europe/London")) - now
 
 
-class _Shop:
+class SmallShop:
     def __init__(self, database: Engine, key_ring: KeyRing, home: Path) -> None:
         self.database, self.key_ring, self.home = database, key_ring, home
         registration = register(database, home, kind="marketing", queues=["email.marketing", "sms.marketing"], slots=2)

@@ -41,18 +41,19 @@ def contacts(
 
     Example: dispatcher import contacts contacts.csv --map "E-Mail=email" --map "Kunde=contact_id"
     """
-    from dispatcher.imports.contacts import import_contacts, topics_by_channel
+    from dispatcher.imports.contacts import bases_by_topic, import_contacts, topics_by_channel
     from dispatcher.shop import load_shop
 
     mapping = _pairs(columns or [])
     with door.open_engine() as runtime, door.progress_bar(file.name) as progress:
         with runtime.database.connect() as connection:
-            topics = topics_by_channel(load_shop(connection))
+            shop = load_shop(connection)
         report = import_contacts(
             runtime.database,
             runtime.key_ring,
             file,
-            topics=topics,
+            topics=topics_by_channel(shop),
+            bases=bases_by_topic(shop),
             mapping=mapping,
             rejects=rejects or _rejects_of(file),
             progress=progress,

@@ -5,13 +5,16 @@ contact, channel and topic follows from all of its evidence: see `rules.state_af
 """
 
 from dispatcher.consent.evidence import Action, Actor, ConsentChange, verify_chain
-from dispatcher.consent.rules import CONFIRMED, Evidence, State, state_after
+from dispatcher.consent.rules import CONFIRMED, CONSENT, MONTHS_IN_FORCE, Basis, Evidence, State, state_after
 from dispatcher.consent.states import Held, Outcome, record, settle_merge, state_of, withdraw
 
 __all__ = [
     "CONFIRMED",
+    "CONSENT",
+    "MONTHS_IN_FORCE",
     "Action",
     "Actor",
+    "Basis",
     "ConsentChange",
     "Evidence",
     "Held",

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import orjson
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
-from dispatcher.consent.rules import Evidence
+from dispatcher.consent.rules import CONSENT, Basis, Evidence
 from dispatcher.db import copy_rows
 from dispatcher.keys import KeyRing
 from dispatcher.locks import lock_consent_chain
@@ -39,11 +39,18 @@ class ConsentChange:
     address_id: int | None = None  #: the address it was given for
     wording: Mapping[str, str] | None = None  #: {"id", "hash", "language"} of the text the person read
     opt_in_level: str | None = None
+    basis: Basis = CONSENT  #: of a grant
+    confirmation: Mapping[str, Any] | None = None  #: the message whose link was used, see `opt_in.confirm`
     sealed: Mapping[str, str] | None = None  #: personal parts (IP, user agent); stored under the contact's key only
 
     @property
     def key(self) -> Key:
         return self.contact_id, self.channel, self.topic
+
+    @property
+    def kept_basis(self) -> Basis | None:
+        """What is stored: only a grant rests on something."""
+        return self.basis if self.action == "granted" else None
 
 
 Key = tuple[int, str, str]  # contact, channel, topic
@@ -65,7 +72,7 @@ _EVIDENCE = text("""
         UNION ALL SELECT id, merged_into FROM contact WHERE merged_into = ANY(:ids)
     )
     SELECT person.survivor, e.channel, e.topic, e.id, e.action, e.actor, e.occurred_at, e.received_at, e.address_id,
-           e.opt_in_level, e.source
+           e.opt_in_level, e.source, e.basis
     FROM consent_event e JOIN person ON person.id = e.contact_id
 """)
 
@@ -85,13 +92,14 @@ class Known:
         self._undated: set[tuple[object, ...]] = set()
         for key, pieces in evidence.items():
             for piece in pieces:
-                self._dated.add((*key, piece.action, piece.actor, piece.occurred_at))
+                claim = (*key, piece.action, piece.actor, piece.basis)
+                self._dated.add((*claim, piece.occurred_at))
                 if piece.source.endswith(UNDATED):
-                    self._undated.add((*key, piece.action, piece.actor))
+                    self._undated.add(claim)
 
     def is_new(self, change: ConsentChange) -> bool:
         """Whether this claim is not there yet; from now on it is."""
-        claim = (*change.key, change.action, change.actor)
+        claim = (*change.key, change.action, change.actor, change.kept_basis)
         seen, mark = (
             (self._undated, claim) if change.occurred_at is None else (self._dated, (*claim, change.occurred_at))
         )
@@ -103,7 +111,7 @@ class Known:
 
 _COLUMNS = (
     "id", "contact_id", "channel", "address_id", "address_hash", "topic", "action", "actor", "occurred_at",
-    "received_at", "source", "wording", "opt_in_level", "sealed", "order_seq",
+    "received_at", "source", "wording", "opt_in_level", "basis", "confirmation", "sealed", "order_seq",
 )  # fmt: skip
 
 
@@ -132,7 +140,9 @@ def append(
                     None if change.address_id is None else hashes[change.address_id],
                     change.topic, change.action, change.actor, change.occurred_at or now, now,
                     change.source + ("" if change.occurred_at else UNDATED),
-                    dict(change.wording) if change.wording else None, change.opt_in_level, sealed, order_seq,
+                    dict(change.wording) if change.wording else None, change.opt_in_level,
+                    change.kept_basis,
+                    dict(change.confirmation) if change.confirmation else None, sealed, order_seq,
                 ),
                 strict=True,
             )
@@ -141,11 +151,14 @@ def append(
         previous = row["hash"]
         rows.append(row)
     copy_rows(connection, "consent_event", [*_COLUMNS, "previous_hash", "hash"], map(_stored, rows))
+    connection.execute(
+        text("UPDATE consent_head SET event_id = :id, hash = :hash"), {"id": rows[-1]["id"], "hash": previous}
+    )
     return rows
 
 
 def _stored(row: Mapping[str, Any]) -> list[Any]:
-    return [orjson.dumps(v).decode() if name == "wording" and v is not None else v for name, v in row.items()]
+    return [orjson.dumps(v).decode() if isinstance(v, dict) else v for v in row.values()]
 
 
 def _address_hashes(connection: Connection, ids: set[int]) -> dict[int, bytes]:
@@ -166,11 +179,24 @@ def _canonical(value: Any) -> Any:
     return value.hex() if isinstance(value, bytes | memoryview) else value
 
 
+# Both ends in one statement: what is appended meanwhile is in neither.
+_ENDS = text("""
+    SELECT h.event_id AS noted_id, h.hash AS noted_hash, COALESCE(e.id, 0) AS last_id, e.hash AS last_hash
+    FROM (SELECT) nothing LEFT JOIN consent_head h ON true
+    LEFT JOIN (SELECT id, hash FROM consent_event ORDER BY id DESC LIMIT 1) e ON true
+""")
+
+
 def verify_chain(connection: Connection) -> list[str]:
     """Return what is wrong with the chain of evidence; [] if it is whole.  Streams, whatever its length."""
     findings: list[str] = []
     expected_id, previous = 1, _GENESIS
-    rows = connection.execute(text("SELECT * FROM consent_event ORDER BY id"), execution_options={"yield_per": 5_000})
+    ends = connection.execute(_ENDS).one()
+    rows = connection.execute(
+        text("SELECT * FROM consent_event WHERE id <= :last ORDER BY id"),
+        {"last": ends.last_id},
+        execution_options={"yield_per": 5_000},
+    )
     for row in rows.mappings():
         if row["id"] != expected_id:
             findings.append(f"consent evidence {expected_id} to {row['id'] - 1} is missing")
@@ -180,6 +206,18 @@ def verify_chain(connection: Connection) -> list[str]:
             findings.append(f"consent evidence {row['id']} was changed after it was written")
         if len(findings) >= _MOST_FINDINGS:
             findings.append("and so on: only the first findings are listed")
-            break
+            return findings
         expected_id, previous = row["id"] + 1, bytes(row["hash"])
-    return findings
+    return findings + _wrong_at_the_end(ends)
+
+
+def _wrong_at_the_end(ends: Row[Any]) -> list[str]:
+    """A chain that was cut off is whole in itself; only what was noted beside it knows better."""
+    if ends.noted_id is None:
+        return ["the note of the newest consent evidence is missing"]
+    if ends.noted_id > ends.last_id:
+        return [f"consent evidence {ends.last_id + 1} to {ends.noted_id} is missing at the end"]
+    if ends.noted_id < ends.last_id:
+        return [f"consent evidence {ends.noted_id + 1} to {ends.last_id} was added by something else than this program"]
+    same = bytes(ends.noted_hash) == (bytes(ends.last_hash) if ends.last_id else _GENESIS)
+    return [] if same else [f"consent evidence {ends.last_id} is another than was written"]

@@ -45,7 +45,15 @@ def record(
         before = state_after(evidence[key], address_id)
         evidence[key].append(
             Evidence(
-                row["id"], change.action, change.actor, row["occurred_at"], now, change.address_id, change.opt_in_level
+                row["id"],
+                change.action,
+                change.actor,
+                row["occurred_at"],
+                now,
+                change.address_id,
+                change.opt_in_level,
+                row["source"],
+                row["basis"],
             )
         )
         after = state_after(evidence[key], address_id)
@@ -72,14 +80,14 @@ def withdraw(
     address_id: int | None,
     source: str,
     now: datetime,
+    sealed: Mapping[str, str] | None = None,
 ) -> list[Outcome]:
     """Record that the person withdraws these topics here, now; locks and pending messages are the caller's."""
-    return record(
-        connection,
-        key_ring,
-        [ConsentChange(contact_id, channel, topic, "withdrawn", "person", source, now, address_id) for topic in topics],
-        now=now,
-    )
+    changes = [
+        ConsentChange(contact_id, channel, topic, "withdrawn", "person", source, now, address_id, sealed=sealed)
+        for topic in topics
+    ]
+    return record(connection, key_ring, changes, now=now)
 
 
 def settle_merge(
@@ -110,18 +118,23 @@ def settle_merge(
 
 
 def _means(state: State | None) -> tuple[object, ...] | None:
-    return None if state is None else (state.state, state.confirmed, state.address_id)
+    if state is None:
+        return None
+    return state.state, state.confirmed, state.address_id, state.basis, state.expires_at
 
 
 _WRITE_STATES = text("""
-    INSERT INTO consent (contact_id, channel, topic, address_id, state, confirmed, effective_at, event_id)
+    INSERT INTO consent (contact_id, channel, topic, address_id, state, confirmed, effective_at, event_id, basis,
+                         expires_at)
     SELECT * FROM unnest(
         CAST(:contact_ids AS bigint[]), CAST(:channels AS text[]), CAST(:topics AS text[]),
         CAST(:address_ids AS bigint[]), CAST(:states AS text[]), CAST(:confirmed AS boolean[]),
-        CAST(:effective_at AS timestamptz[]), CAST(:event_ids AS bigint[]))
+        CAST(:effective_at AS timestamptz[]), CAST(:event_ids AS bigint[]), CAST(:bases AS text[]),
+        CAST(:expires_at AS timestamptz[]))
     ON CONFLICT (contact_id, channel, topic) DO UPDATE SET
         address_id = excluded.address_id, state = excluded.state, confirmed = excluded.confirmed,
-        effective_at = excluded.effective_at, expires_at = NULL, event_id = excluded.event_id
+        effective_at = excluded.effective_at, event_id = excluded.event_id, basis = excluded.basis,
+        expires_at = excluded.expires_at
 """)
 
 
@@ -138,6 +151,8 @@ def _write_states(connection: Connection, states: Mapping[Key, State]) -> None:
                 "confirmed": [state.confirmed for state in states.values()],
                 "effective_at": [state.effective_at for state in states.values()],
                 "event_ids": [state.event_id for state in states.values()],
+                "bases": [state.basis for state in states.values()],
+                "expires_at": [state.expires_at for state in states.values()],
             },
         )
 
@@ -149,14 +164,15 @@ class Held(NamedTuple):
     topic: str
     state: str
     confirmed: bool
+    basis: str | None  #: of a grant: consent, soft_opt_in, implied_purchase, implied_inquiry
     effective_at: datetime
-    expires_at: datetime | None
+    expires_at: datetime | None  #: of a grant that is not consent
     for_present_address: bool  #: else void: it was given for an address the contact no longer has
     source: str
 
 
 _HELD = text("""
-    SELECT k.channel, k.topic, k.state, k.confirmed, k.effective_at, k.expires_at,
+    SELECT k.channel, k.topic, k.state, k.confirmed, k.basis, k.effective_at, k.expires_at,
            k.address_id IS NOT DISTINCT FROM
                CASE k.channel WHEN 'email' THEN c.email_address_id ELSE c.sms_address_id END AS for_present_address,
            e.source

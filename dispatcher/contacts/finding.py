@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
+
 from sqlalchemy import Connection, text
 
+from dispatcher import clock
 from dispatcher.addresses import BadAddress, normal_email
-from dispatcher.errors import NotFound
+from dispatcher.errors import NotFound, Refused
 from dispatcher.keys import KeyRing
+from dispatcher.locks import lock_addresses, lock_contacts
 from dispatcher.personal import Personal, open_personal
 
 # A merge moves aliases and shortens chains of tombstones, so one step leads to the survivor.
@@ -47,3 +52,35 @@ def personal_of(connection: Connection, key_ring: KeyRing, contact_id: int) -> P
         text("SELECT data_key, sealed FROM contact WHERE id = :id"), {"id": contact_id}
     ).one_or_none()
     return Personal() if row is None else open_personal(key_ring, row.data_key, row.sealed)
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A contact and its address on one channel, both locked until the transaction ends."""
+
+    contact_id: int
+    external_id: str
+    channel: str
+    address_id: int | None
+    now: datetime  #: engine time, read after the locks
+
+
+_PRESENT = """
+    SELECT external_id, merged_into, erased_at, {channel}_address_id AS address_id FROM contact WHERE id = :id
+"""
+
+
+def hold_contact(connection: Connection, key_ring: KeyRing, wanted: str, channel: str) -> Holding:
+    """Lock the contact meant by an external id or an e-mail address, and its address on `channel`.
+
+    NotFound if there is none, or it was erased; Refused if it is being merged at this moment.
+    """
+    contact_id = find_contact(connection, key_ring, wanted)
+    lock_contacts(connection, [contact_id])
+    row = connection.execute(text(_PRESENT.format(channel=channel)), {"id": contact_id}).one()
+    if row.merged_into is not None:
+        raise Refused(f"contact {row.external_id} is being merged right now; try again")
+    if row.erased_at is not None:
+        raise NotFound(f"contact {row.external_id} was erased")
+    lock_addresses(connection, [] if row.address_id is None else [row.address_id])
+    return Holding(contact_id, row.external_id, channel, row.address_id, clock.read_now(connection))

@@ -51,6 +51,10 @@ def check_template(channel: str, name: str, files: Mapping[str, str], topics: Ma
         found.update(_check_topic(channel, meta, files[META], topics))
     for source in compiled:
         found.update(_check_names(source))
+        if meta and meta.class_ != "transactional" and "confirm_url" in source.variables:
+            found.add(Finding(source.file, 1, "confirm_url is only in opt-in confirmations, which are transactional"))
+    if meta and meta.class_ == "transactional":
+        found.update(_check_way_in(channel, compiled))
     if meta and len(compiled) == len(files) - 1 and not _cannot_be_made(channel, found):
         found.update(_check_contents(Template(channel, name, files), found))
     place = f"templates/{channel}/{name}"
@@ -182,6 +186,16 @@ def _check_names(source: Compiled) -> Iterator[Finding]:
         fields = KNOWN[first]
         if fields is not None and rest and rest[0] not in fields:
             yield Finding(source.file, line, f"{first}.{rest[0]} is not known{_hint(rest[0], fields)}")
+
+
+def _check_way_in(channel: str, compiled: list[Compiled]) -> Iterator[Finding]:
+    """An opt-in confirmation needs its link in the body of each language."""
+    main = "txt" if channel == "sms" or not any(source.file.endswith(".html") for source in compiled) else "html"
+    bodies = [source for source in compiled if source.file.startswith("body.") and source.file.endswith(main)]
+    if any("confirm_url" in source.variables for source in compiled):
+        for source in bodies:
+            if "confirm_url" not in source.variables:
+                yield Finding(source.file, 1, "has no link to confirm; write {{ confirm_url }}, as the others do")
 
 
 def _hint(name: str, known: Any) -> str:

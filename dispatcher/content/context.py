@@ -7,8 +7,9 @@
 ``contact.attributes`` the plain attributes, as imported; one that a contact may lack needs ``|default("...")``
 ``interests``          names of the contact's strongest interests, the strongest first
 ``shop.*``             ``name``, ``postal_address``, ``email``
-``topic.title``        the topic in the reader's language; empty outside marketing
+``topic.title``        the topic in the reader's language; empty outside marketing and opt-in confirmations
 ``unsubscribe_url``    the page that ends this topic on this channel; empty outside marketing
+``confirm_url``        the page that confirms an opt-in; empty outside opt-in confirmations
 ``data.*``             what the shop sent along with a transactional message
 ``preheader``          the rendered preheader.txt; empty if there is none
 ``locale``             the language this content is written in, like ``pt-BR``
@@ -36,6 +37,7 @@ KNOWN: dict[str, frozenset[str] | None] = {
     "data": None,
     "interests": None,
     "unsubscribe_url": None,
+    "confirm_url": None,
     "preheader": None,
     "locale": None,
 }
@@ -60,6 +62,7 @@ def message_context(
     topic_title: str | None,
     unsubscribe_url: str | None,
     data: Mapping[str, Any],
+    confirm_url: str | None = None,
     interests: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the values for one message (see the top of this file).
@@ -79,6 +82,7 @@ def message_context(
         },
         "topic": {"title": one_line(topic_title)},
         "unsubscribe_url": unsubscribe_url or "",
+        "confirm_url": confirm_url or "",
         "data": data,
         "interests": list(interests),
         "preheader": "",

@@ -27,8 +27,8 @@ _NOTHING_KNOWN = dict.fromkeys(("shop_name", "topic_title", "masked_address", "p
 def render_page(name: str, locale: str | None, context: Mapping[str, Any]) -> str:
     """Return a page as HTML in the closest language.
 
-    `name` is unsubscribe, unsubscribed, working_on_it or invalid_link, with or without `.html`; `context` may hold
-    `shop_name`, `topic_title`, `channel`, `masked_address`, `post_url` and `all_url`.
+    `name` is unsubscribe, unsubscribed, working_on_it, confirm, confirmed or invalid_link, with or without `.html`;
+    `context` may hold `shop_name`, `topic_title`, `channel`, `masked_address`, `post_url` and `all_url`.
     """
     language = closest_locale(locale, _words()) or _DEFAULT_LANGUAGE
     words = _words()[language]
@@ -40,6 +40,11 @@ def render_page(name: str, locale: str | None, context: Mapping[str, Any]) -> st
 
     page = _environment().get_template(f"{name.removesuffix('.html')}.html")
     return page.render({**values, "say": say, "language": language, "style": Markup(_style())})  # noqa: S704 - our own file
+
+
+def render_evidence(values: Mapping[str, Any]) -> str:
+    """Return the page that shows one contact's evidence of consent (`evidence.gather`), in English."""
+    return _environment().get_template("evidence.html").render(dict(values))
 
 
 def page_languages() -> frozenset[str]:

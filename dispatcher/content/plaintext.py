@@ -7,6 +7,7 @@ through the conversion as marks, and the text with the pieces put back is a temp
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import lxml.html  # type: ignore[import-untyped]  # inscriptis reads trees of lxml
 from inscriptis.css_profiles import CSS_PROFILES
@@ -23,6 +24,15 @@ _OPEN, _CLOSE = "\ue000", "\ue001"  # private use: no text has them
 _MARK = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
 _SPACES_AT_THE_END = re.compile(r"[ \t\xa0]+$", re.MULTILINE)
 _EMPTY_LINES = re.compile(r"\n{3,}")
+
+
+def readable_source(files: Mapping[str, str], language: str | None) -> str:
+    """Return subject and body of a template in one language as text, its expressions as they are written."""
+    bodies = (f"body.{language}.txt", f"body.{language}.html", "body.txt", "body.html")
+    body = next((name for name in bodies if name in files), None)
+    subject = files.get(f"subject.{language}.txt", files.get("subject.txt", "")).strip()
+    source = files[body] if body else ""
+    return f"{subject}\n\n{text_of_html(source) if body and body.endswith('.html') else source}".strip()
 
 
 def text_of_html(html: str) -> str:

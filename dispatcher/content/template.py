@@ -117,6 +117,9 @@ class Template:
             raise RenderFailed(f"{self.channel}/{self.name} renders to nothing")
         if self.channel == "email" and not content.subject:
             raise RenderFailed(f"{self.channel}/{self.name} has an empty subject")
+        way_in = context["confirm_url"]
+        if "confirm_url" in self.variables and (not way_in or way_in not in content.text):
+            raise RenderFailed(f"{self.channel}/{self.name} asks to confirm an opt-in, and has no link for it")
         if self.meta.class_ != "marketing":
             return
         url, address = context["unsubscribe_url"], context["shop"]["postal_address"]

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 from dispatcher.addresses import BadAddress, normal_country, normal_email, normal_phone
-from dispatcher.consent import Action
+from dispatcher.consent import CONSENT, MONTHS_IN_FORCE, Action, Basis
 from dispatcher.contacts import Particulars
 from dispatcher.errors import Refused
 from dispatcher.keys import KeyRing
@@ -19,7 +19,7 @@ from dispatcher.keys import KeyRing
 LONGEST_ID = 200
 LONGEST_TEXT = 1_000
 _CHANNELS = {"email": "email", "sms": "phone"}  # channel -> the field that holds its address
-_CONSENT_PARTS = ("consent", "opt_in_level", "consent_at", "consent_source")
+_CONSENT_PARTS = ("consent", "opt_in_level", "consent_at", "consent_source", "consent_basis")
 _CONSENT_FIELDS = tuple(f"{channel}_{part}" for channel in _CHANNELS for part in _CONSENT_PARTS)
 _NAMES = ("first_name", "last_name", "postal_code")
 _PLACES = ("country", "subdivision", "timezone", "locale")
@@ -60,6 +60,7 @@ class Claim:
     occurred_at: datetime | None
     source: str
     opt_in_level: str | None
+    basis: Basis = CONSENT
 
 
 @dataclass(slots=True)
@@ -69,6 +70,7 @@ class ContactRow:
     claims: list[Claim]
     notes: list[str] = field(default_factory=list)  #: cells that were left out, and why
     topicless: list[str] = field(default_factory=list)  #: channels with a consent that is for no topic of the shop
+    unaccepted: list[str] = field(default_factory=list)  #: channel and basis, where no topic accepts that basis
 
 
 class ContactReader:
@@ -80,10 +82,11 @@ class ContactReader:
         *,
         key_ring: KeyRing,
         topics: Mapping[str, Sequence[str]],
+        bases: Mapping[str, Sequence[str]],
         mapping: Mapping[str, str] | None,
         source: str,
     ) -> None:
-        self._key_ring, self._topics, self._source = key_ring, topics, source
+        self._key_ring, self._topics, self._bases, self._source = key_ring, topics, bases, source
         self._column, self._attributes = _columns_of(columns, mapping or {})
         if "contact_id" not in self._column and "email" not in self._column:
             there = ", ".join(filter(None, columns))
@@ -145,6 +148,18 @@ class ContactReader:
         if not topics:
             row.topicless.append(channel)
             return
+        basis = given.get(f"{channel}_consent_basis", CONSENT).casefold() if action == "granted" else CONSENT
+        if basis not in (CONSENT, *MONTHS_IN_FORCE):
+            row.notes.append(f"{channel}_consent_basis is none of {', '.join((CONSENT, *MONTHS_IN_FORCE))}; left out")
+            return
+        topics = tuple(topic for topic in topics if basis == CONSENT or basis in self._bases.get(topic, ()))
+        if not topics:
+            row.unaccepted.append(f"{channel} {basis}")
+            return
+        occurred_at = _checked(given, f"{channel}_consent_at", _instant, row.notes)
+        if basis != CONSENT and occurred_at is None:
+            row.notes.append(f"{basis} needs {channel}_consent_at, the time of the purchase or inquiry; left out")
+            return
         level = given.get(f"{channel}_opt_in_level")
         if level not in (*_OPT_IN_LEVELS, None):
             row.notes.append(f"{channel}_opt_in_level is none of {', '.join(_OPT_IN_LEVELS)}; it counts as single")
@@ -154,8 +169,7 @@ class ContactReader:
         row.claims.append(
             Claim(
                 channel, topics, action,
-                _checked(given, f"{channel}_consent_at", _instant, row.notes),
-                f"{said[:100]} ({source})" if said else source, level,
+                occurred_at, f"{said[:100]} ({source})" if said else source, level, cast("Basis", basis),
             )
         )  # fmt: skip
 

@@ -54,24 +54,32 @@ def topics_by_channel(shop: Shop) -> dict[str, list[str]]:
     return {c: [name for name, topic in shop.topics.items() if c in topic.channels] for c in ("email", "sms")}
 
 
+def bases_by_topic(shop: Shop) -> dict[str, Sequence[str]]:
+    """Return what each topic accepts beside consent."""
+    return {name: topic.bases for name, topic in shop.topics.items()}
+
+
 def import_contacts(
     database: Engine,
     key_ring: KeyRing,
     path: Path,
     *,
     topics: Mapping[str, Sequence[str]],
+    bases: Mapping[str, Sequence[str]] | None = None,
     mapping: Mapping[str, str] | None = None,
     rejects: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ContactReport:
     """Take in the contacts of a file; return what became of them.
 
-    `topics`: see `topics_by_channel`.  `mapping`: column -> field, for files with other column names.  `progress` is
-    called with (bytes read, bytes in all).
+    `topics`: see `topics_by_channel`.  `bases`: see `bases_by_topic`; default: consent only.  `mapping`: column ->
+    field, for files with other column names.  `progress` is called with (bytes read, bytes in all).
     """
     with CsvFile(path) as file:
         source = f"file:{_digest(path)}"
-        reader = ContactReader(file.columns, key_ring=key_ring, topics=topics, mapping=mapping, source=source)
+        reader = ContactReader(
+            file.columns, key_ring=key_ring, topics=topics, bases=bases or {}, mapping=mapping, source=source
+        )
         with Rejects(rejects, file.columns) as rejected:
             report = ContactReport(ignored_columns=reader.ignored)
             _import_rows(database, key_ring, file, reader, rejected, report, progress)
@@ -154,6 +162,7 @@ def _changes(row: ContactRow, saved: Saved, left_out: Counter[str]) -> list[cons
     """Return the row's claims as changes of its contact."""
     assert saved.contact_id is not None
     left_out.update(f"{channel} consent for no topic of the shop" for channel in row.topicless)
+    left_out.update(f"{one} for topics that do not accept it" for one in row.unaccepted)
     if saved.other_email:
         left_out["e-mail address of an alias, other than its contact's"] += 1
     changes = []
@@ -165,7 +174,7 @@ def _changes(row: ContactRow, saved: Saved, left_out: Counter[str]) -> list[cons
         changes += [
             consent.ConsentChange(
                 saved.contact_id, claim.channel, topic, claim.action, "import", claim.source, claim.occurred_at,
-                address_id, opt_in_level=claim.opt_in_level,
+                address_id, opt_in_level=claim.opt_in_level, basis=claim.basis,
             )
             for topic in claim.topics
         ]  # fmt: skip

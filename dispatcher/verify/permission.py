@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import text
 
@@ -43,31 +43,42 @@ def authorised_with_consent(found: Examination) -> None:
         LEFT JOIN first_grant g ON g.root = p.root AND g.channel = m.channel AND g.topic = m.topic
              AND g.order_seq < m.authorise_seq
         WHERE m.class = 'marketing' AND m.authorise_seq IS NOT NULL AND g.root IS NULL""")  # noqa: S608 - constants
-    for message_id, address_id, evidence in _after_a_withdrawal(found.subject):
-        state = state_after(evidence, address_id)
+    for message, evidence in _after_doubt(found.subject):
+        state = state_after(evidence, message.address_id)
         if state is not None and state.state == "withdrawn":
-            found.add(f"message {message_id} was authorised after withdrawal {state.event_id}")
+            found.add(f"message {message.id} was authorised after withdrawal {state.event_id}")
+        elif state is not None and state.expires_at is not None and state.expires_at <= message.authorised_at:
+            found.add(f"message {message.id} was authorised after grant {state.event_id} had expired")
 
 
-def _after_a_withdrawal(subject: Subject) -> Iterator[tuple[Any, int | None, list[Evidence]]]:
-    """Yield marketing messages authorised after some withdrawal in scope, with all evidence there was by then."""
+class _Message(NamedTuple):
+    id: Any
+    address_id: int | None
+    authorised_at: datetime
+
+
+def _after_doubt(subject: Subject) -> Iterator[tuple[_Message, list[Evidence]]]:
+    """Yield marketing messages authorised after some withdrawal in scope, or after a grant that may have expired, with
+    all evidence there was by then.
+    """
     rows = subject.connection.execute(
         text(f"""
         WITH {PEOPLE}, {MERGED}, candidate AS MATERIALIZED (
-            SELECT DISTINCT m.id, m.contact_id, m.channel, m.topic, m.address_id, m.authorise_seq, mine.root
+            SELECT DISTINCT m.id, m.contact_id, m.channel, m.topic, m.address_id, m.authorised_at, m.authorise_seq,
+                   mine.root
             FROM consent_event e JOIN person ON person.id = e.contact_id
             JOIN person mine ON mine.root = person.root JOIN message m ON m.contact_id = mine.id
             LEFT JOIN merged ON merged.id = m.contact_id
-            WHERE e.action = 'withdrawn' AND m.class = 'marketing' AND {_HEEDED})
-        SELECT m.id, m.address_id, e.id, e.action, e.actor, e.occurred_at, e.received_at, e.address_id, e.opt_in_level,
-               e.source
+            WHERE (e.action = 'withdrawn' OR e.basis <> 'consent') AND m.class = 'marketing' AND {_HEEDED})
+        SELECT m.id, m.address_id, m.authorised_at, e.id, e.action, e.actor, e.occurred_at, e.received_at,
+               e.address_id, e.opt_in_level, e.source, e.basis
         FROM candidate m JOIN person ON person.root = m.root JOIN consent_event e ON e.contact_id = person.id
         LEFT JOIN merged ON merged.id = m.contact_id
         WHERE {_HEEDED} ORDER BY m.id, e.id"""),  # noqa: S608 - constants
         execution_options={"yield_per": 5_000},
     )
-    for (message_id, address_id), group in groupby(rows, key=lambda row: (row[0], row[1])):
-        yield message_id, address_id, [Evidence(*row[2:]) for row in group]
+    for message, group in groupby(rows, key=lambda row: _Message(*row[:3])):
+        yield message, [Evidence(*row[3:]) for row in group]
 
 
 _LEFT_AFTER = """
@@ -103,7 +114,8 @@ def _granted_again(subject: Subject, message: Any, since: datetime) -> bool:
     rows = subject.connection.execute(
         text(f"""
         WITH {PEOPLE}
-        SELECT e.id, e.action, e.actor, e.occurred_at, e.received_at, e.address_id, e.opt_in_level, e.source
+        SELECT e.id, e.action, e.actor, e.occurred_at, e.received_at, e.address_id, e.opt_in_level, e.source,
+               e.basis
         FROM consent_event e JOIN person theirs ON theirs.id = e.contact_id
         JOIN person mine ON mine.root = theirs.root AND mine.id = :contact
         WHERE e.channel = :channel AND e.topic = :topic AND e.order_seq < :authorise_seq"""),  # noqa: S608 - constants

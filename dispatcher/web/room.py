@@ -16,7 +16,7 @@ from starlette.requests import HTTPConnection
 from dispatcher import unsubscribe
 from dispatcher.keys import KeyRing
 from dispatcher.runtime import Runtime
-from dispatcher.tokens import UnsubscribeTokens
+from dispatcher.tokens import OptInTokens, UnsubscribeTokens
 
 T = TypeVar("T")
 
@@ -42,6 +42,7 @@ class Room:
     broker_url: str
     key_ring: KeyRing
     tokens: UnsubscribeTokens
+    opt_ins: OptInTokens
     wait: timedelta  #: how long an unsubscribe waits for what is on the wire
     outbox: Path | None  #: the sandbox's, while there is nothing but the sandbox
     pools: Pools = field(default_factory=Pools)
@@ -54,6 +55,7 @@ def open_room(runtime: Runtime, *, wait: timedelta = unsubscribe.LONGEST_WAIT) -
         broker_url=runtime.broker_url,
         key_ring=runtime.key_ring,
         tokens=UnsubscribeTokens(runtime.key_ring),
+        opt_ins=OptInTokens(runtime.key_ring),
         wait=wait,
         outbox=settings.home / "sandbox" / "outbox.jsonl" if settings.sandbox_only else None,
     )

@@ -246,6 +246,8 @@ CREATE TABLE consent_event (
     source TEXT NOT NULL,
     wording JSONB,
     opt_in_level TEXT,
+    basis TEXT,
+    confirmation JSONB,
     sealed BYTEA,
     order_seq BIGINT NOT NULL,
     previous_hash BYTEA NOT NULL,
@@ -254,12 +256,23 @@ CREATE TABLE consent_event (
     CONSTRAINT consent_event_channel_check CHECK (channel IN ('email', 'sms')),
     CONSTRAINT consent_event_action_check CHECK (action IN ('requested', 'granted', 'withdrawn')),
     CONSTRAINT consent_event_actor_check CHECK (actor IN ('person', 'import', 'shop', 'operator')),
+    CONSTRAINT consent_event_basis_check CHECK (basis IN ('consent', 'soft_opt_in', 'implied_purchase', 'implied_inquiry')),
     CONSTRAINT consent_event_contact_id_fkey FOREIGN KEY(contact_id) REFERENCES contact (id),
     CONSTRAINT consent_event_address_id_fkey FOREIGN KEY(address_id) REFERENCES address (id),
     CONSTRAINT consent_event_hash_key UNIQUE (hash)
 );
 
 CREATE INDEX consent_event_contact_id_idx ON consent_event (contact_id);
+
+CREATE INDEX consent_event_requests_idx ON consent_event (address_id) WHERE action = 'requested';
+
+CREATE TABLE consent_head (
+    id SMALLINT NOT NULL,
+    event_id BIGINT NOT NULL,
+    hash BYTEA NOT NULL,
+    CONSTRAINT consent_head_pkey PRIMARY KEY (id),
+    CONSTRAINT consent_head_single_check CHECK (id = 1)
+);
 
 CREATE TABLE contact_alias (
     external_id TEXT NOT NULL,
@@ -393,12 +406,14 @@ CREATE TABLE consent (
     address_id BIGINT,
     state TEXT NOT NULL,
     confirmed BOOLEAN DEFAULT false NOT NULL,
+    basis TEXT,
     effective_at TIMESTAMP WITH TIME ZONE NOT NULL,
     expires_at TIMESTAMP WITH TIME ZONE,
     event_id BIGINT NOT NULL,
     CONSTRAINT consent_pkey PRIMARY KEY (contact_id, channel, topic),
     CONSTRAINT consent_channel_check CHECK (channel IN ('email', 'sms')),
     CONSTRAINT consent_state_check CHECK (state IN ('pending', 'granted', 'withdrawn')),
+    CONSTRAINT consent_basis_check CHECK (basis IN ('consent', 'soft_opt_in', 'implied_purchase', 'implied_inquiry')),
     CONSTRAINT consent_contact_id_fkey FOREIGN KEY(contact_id) REFERENCES contact (id),
     CONSTRAINT consent_address_id_fkey FOREIGN KEY(address_id) REFERENCES address (id),
     CONSTRAINT consent_event_id_fkey FOREIGN KEY(event_id) REFERENCES consent_event (id)
@@ -418,6 +433,8 @@ CREATE TABLE event_item (
 
 # One row, from the start: settings of the whole engine.
 ENGINE_ROW = "INSERT INTO engine (id) VALUES (1)"
+# The end of the empty chain of evidence.
+CHAIN_HEAD = "INSERT INTO consent_head (id, event_id, hash) VALUES (1, 0, decode(repeat('00', 32), 'hex'))"
 
 # dispatcher/lifecycle.py: MOVES.  A test proves both equal.
 MOVES = """
@@ -462,7 +479,7 @@ FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 
 def upgrade() -> None:
-    for part in (TABLES, ENGINE_ROW, MOVES, APPEND_ONLY):
+    for part in (TABLES, ENGINE_ROW, CHAIN_HEAD, MOVES, APPEND_ONLY):
         op.get_bind().connection.cursor().execute(part)  # as it is: SQLAlchemy would read % as a placeholder
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from ledger_rows import add_contact
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from dispatcher import clock, consent
 from dispatcher.consent import ConsentChange, Outcome
@@ -112,6 +114,7 @@ def any_change(chance: random.Random, contact_id: int, address_id: int) -> Conse
         "test",
         THEN + timedelta(hours=chance.randrange(30)),
         address_id,
+        basis=chance.choice(["consent", "consent", "soft_opt_in", "implied_purchase", "implied_inquiry"]),
     )
 
 
@@ -126,8 +129,8 @@ def test_states_always_follow_from_the_evidence(connection: Connection, key_ring
         evidence = read_evidence(connection, people)
         held = {(p, h.channel, h.topic): h for p in people for h in consent.state_of(connection, p)}
         expected = {key: consent.state_after(pieces, address[key[0]]) for key, pieces in evidence.items()}
-        assert {key: (h.state, h.confirmed, h.effective_at) for key, h in held.items()} == {
-            key: (s.state, s.confirmed, s.effective_at) for key, s in expected.items() if s
+        assert {key: (h.state, h.confirmed, h.basis, h.effective_at, h.expires_at) for key, h in held.items()} == {
+            key: (s.state, s.confirmed, s.basis, s.effective_at, s.expires_at) for key, s in expected.items() if s
         }
         for key, h in held.items():  # told in other words: after a withdrawal nobody else grants
             if h.state == "granted" and any(piece.action == "withdrawn" for piece in evidence[key]):
@@ -146,6 +149,13 @@ FORGERIES = {
     "DELETE FROM consent_event WHERE id = 1": "1 to 1 is missing",
     "UPDATE consent_event SET previous_hash = hash WHERE id = 6": "6 does not follow",
     "UPDATE consent_event SET id = 30 WHERE id = 2": "2 to 2 is missing",
+    "DELETE FROM consent_event WHERE id IN (7, 8)": "7 to 8 is missing at the end",
+    "DELETE FROM consent_event": "1 to 8 is missing at the end",
+    "UPDATE consent_event SET basis = 'soft_opt_in' WHERE id = 2": "2 was changed",
+    "UPDATE consent_event SET confirmation = '{}' WHERE id = 2": "2 was changed",
+    "DELETE FROM consent_head": "the note of the newest consent evidence is missing",
+    "UPDATE consent_head SET event_id = 7": "8 to 8 was added by something else",
+    "UPDATE consent_head SET hash = sha256('x')": "8 is another than was written",
 }
 
 
@@ -182,3 +192,51 @@ def test_writers_at_once_make_one_chain(database: Engine, key_ring: KeyRing) -> 
         assert connection.scalars(text("SELECT order_seq FROM consent_event ORDER BY id")).all() == sorted(
             connection.scalars(text("SELECT order_seq FROM consent_event")).all()
         )
+
+
+@pytest.mark.parametrize("statement", ["UPDATE consent_event SET source = 'x'", "DELETE FROM consent_event",
+                                       "TRUNCATE consent_event CASCADE"])  # fmt: skip
+def test_the_database_refuses_to_change_evidence(
+    connection: Connection, key_ring: KeyRing, grant: ConsentChange, statement: str
+) -> None:
+    record(connection, key_ring, grant)
+
+    with pytest.raises(DBAPIError, match="append-only"):
+        connection.execute(text(statement))
+
+
+def test_a_newer_purchase_extends_and_a_word_of_the_person_supersedes(
+    connection: Connection, key_ring: KeyRing, grant: ConsentChange
+) -> None:
+    bought = replace(grant, basis="implied_purchase", opt_in_level=None, source="order 1")
+    record(connection, key_ring, bought)
+    [held] = consent.state_of(connection, grant.contact_id)
+    assert (held.basis, held.expires_at) == ("implied_purchase", datetime(2028, 1, 1, tzinfo=UTC))
+
+    record(connection, key_ring, replace(bought, occurred_at=THEN + timedelta(days=31), source="order 2"))
+    [held] = consent.state_of(connection, grant.contact_id)
+    assert (held.expires_at, held.source) == (datetime(2028, 2, 1, tzinfo=UTC), "order 2")
+
+    record(connection, key_ring, replace(grant, actor="person"))
+    [held] = consent.state_of(connection, grant.contact_id)
+    assert (held.basis, held.expires_at) == ("consent", None)
+
+
+def test_a_chain_that_grows_while_it_is_looked_at_is_whole(database: Engine, key_ring: KeyRing) -> None:
+    with database.begin() as connection:
+        anna = add_contact(connection, key_ring, "anna", email="anna@shop.example")
+
+    def write() -> None:
+        for number in range(60):
+            with database.begin() as connection:
+                record(connection, key_ring, ConsentChange(anna, "email", f"t{number}", "granted", "shop", "x", THEN))
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        looks = 0
+        while not writing.done():
+            with database.connect() as connection:
+                assert consent.verify_chain(connection) == []
+            looks += 1
+        writing.result()
+    assert looks > 5

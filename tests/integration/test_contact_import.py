@@ -342,3 +342,41 @@ def test_memory_stays_flat_however_long_the_file(shop: Shop) -> None:
         tracemalloc.stop()
 
     assert peaks[1] < peaks[0] * 1.5
+
+
+BASIS_HEADER = "contact_id,email,email_consent,email_consent_at,email_consent_basis\n"
+
+
+def test_a_purchase_is_taken_in_where_the_topic_accepts_it(shop: Shop) -> None:
+    rows = (
+        "1,1@shop.example,subscribed,2026-01-31,implied_purchase\n"
+        "2,2@shop.example,subscribed,,implied_purchase\n"  # a purchase without its time has no end
+        "3,3@shop.example,subscribed,2026-01-31,legitimate_interest\n"  # never taken for consent
+        "4,4@shop.example,subscribed,2026-01-31,implied_inquiry\n"
+        "5,5@shop.example,unsubscribed,2026-01-31,implied_purchase\n"
+        "6,6@shop.example,subscribed,2026-01-31,\n"
+    )
+    report = shop.take_text(rows, BASIS_HEADER, bases={"offers": ["implied_purchase"], "news": []})
+
+    assert [shop.state(str(number)) for number in range(1, 7)] == [
+        "granted", None, None, None, "withdrawn", "granted",
+    ]  # fmt: skip
+    assert shop.state("1", "news") is None
+    assert shop.scalar("SELECT expires_at::text FROM consent WHERE basis = 'implied_purchase'") == (
+        "2028-01-31 00:00:00+00"
+    )
+    assert report.left_out == {"email implied_inquiry for topics that do not accept it": 1}
+    assert [line[1] for line in shop.rejected()] == [
+        "implied_purchase needs email_consent_at, the time of the purchase or inquiry; left out",
+        "email_consent_basis is none of consent, implied_purchase, implied_inquiry, soft_opt_in; left out",
+    ]
+    before = shop.everything()
+    shop.take_text(rows, BASIS_HEADER, bases={"offers": ["implied_purchase"], "news": []})
+    assert shop.everything() == before
+
+
+def test_a_pending_consent_is_a_request_and_sends_nothing(shop: Shop) -> None:
+    shop.take_text("1,1@shop.example,pending,2026-01-31,\n", BASIS_HEADER)
+
+    assert shop.state("1") == "pending"
+    assert shop.scalar("SELECT count(*) FROM message") == 0

@@ -145,6 +145,10 @@ BROKEN = [
     ("INV-6", "was authorised after withdrawal", (  # the grant after it is no act of the person
         f"UPDATE consent_event SET actor = 'import' WHERE contact_id = {contact('p06')} AND source LIKE 'form%'",
     )),
+    ("INV-6", "had expired", (
+        f"""UPDATE consent_event SET basis = 'implied_purchase', occurred_at = '2001-01-01T00:00:00Z'
+            WHERE contact_id = {contact('p01')}""",
+    )),
     ("INV-7", "was under way when unsubscribe", (
         f"""UPDATE unsubscribe u SET answered_at = m.handed_over_at - interval '1 microsecond' FROM message m
             WHERE m.contact_id = u.contact_id AND m.{IN_HELLO}""",
@@ -229,6 +233,7 @@ BROKEN = [
     ("INV-13", "may have been accepted, and another followed", ("UPDATE attempt SET outcome = 'unknown'",)),
     ("INV-13", "counts 2 tries, and 0 are filed beside the latest", ("DELETE FROM attempt",)),
     ("INV-13", "before the last one was settled", ("UPDATE attempt SET settled_at = settled_at + interval '1 day'",)),
+    ("INV-16", "is missing at the end", ("DELETE FROM consent_event WHERE id = (SELECT max(id) FROM consent_event)",)),
     ("INV-16", "was changed after it was written", ("UPDATE consent_event SET source = 'a form' WHERE id = 3",)),
     ("INV-16", "consent evidence 3 to 3 is missing", ("DELETE FROM consent_event WHERE id = 3",)),
     ("INV-16", "says something else", (f"UPDATE consent SET state = 'withdrawn' WHERE contact_id = {contact('p01')}",)),

@@ -56,19 +56,19 @@ def test_a_thousand_looks_change_nothing(database: Engine, web: Web, person: Per
 
 def test_looking_cannot_write_even_if_it_wanted_to(database: Engine, web: Web, person: Person) -> None:
     """The database is told that the transaction of a GET is read-only."""
-    from dispatcher.web import links
+    from dispatcher.web import link_pages
 
-    before = links._words
+    before = link_pages.words_for
 
     def write(connection: Connection, *arguments: object) -> object:
         connection.execute(text("UPDATE contact SET locale = 'xx'"))
         return before(connection, *arguments)
 
-    links._words = write
+    link_pages.words_for = write
     try:
         assert web.ask("GET", f"/u/{person.token}").status == 500
     finally:
-        links._words = before
+        link_pages.words_for = before
 
 
 def test_the_page_shows_one_button_and_hides_the_address(web: Web, person: Person) -> None:

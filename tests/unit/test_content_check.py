@@ -79,7 +79,7 @@ def test_a_missing_postal_address_is_found() -> None:
     ("wrong", "reason"),
     [
         ("{{ contact.frist_name }}", "contact.frist_name is not known; did you mean first_name?"),
-        ("{% if 1 == 2 %}{{ nmae }}{% endif %}", "nmae is not known; there are contact, data,"),
+        ("{% if 1 == 2 %}{{ nmae }}{% endif %}", "nmae is not known; there are confirm_url, contact, data,"),
         (
             "{{ contact.attributes.size }}",
             'contact.attributes.size is not known for every contact; write |default("...")',
@@ -172,3 +172,23 @@ def test_a_text_message_is_checked_for_its_parts_and_its_way_out() -> None:
     assert findings(channel="sms", meta__yaml="class: marketing\ntopic: news", body__txt=good) == [
         "meta.yaml:2: topic news is not offered on sms"
     ]
+
+
+def test_a_confirmation_without_its_link_in_one_language_is_found() -> None:
+    files = {
+        "meta.yaml": "class: transactional\n",
+        "body.txt": "Confirm: {{ confirm_url }}\n",
+        "body.de.txt": "Bitte best\u00e4tigen\n",
+    }
+    found = [str(one) for one in check_template("sms", "opt-in-confirmation", files, {})]
+
+    assert found == [
+        "templates/sms/opt-in-confirmation/body.de.txt:1: "
+        "has no link to confirm; write {{ confirm_url }}, as the others do"
+    ]
+
+
+def test_advertising_confirms_nothing() -> None:
+    found = findings(body__html=GOOD.replace("</p>", "{{ confirm_url }}</p>"))
+
+    assert any("confirm_url is only in opt-in confirmations" in one for one in found)

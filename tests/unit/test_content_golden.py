@@ -33,7 +33,10 @@ PEOPLE: dict[str, dict[str, Any]] = {
     "fr": {"first_name": "<Léa>"},
 }  # fmt: skip
 TITLES = {"en": "Offers", "pt-BR": "Ofertas", "ro": "Oferte", "de": "Angebote", "fr": "Offres"}
-MAILS = ["email/christmas", "email/kitchen-week", "email/order-confirmation", "sms/christmas"]
+MAILS = [
+    "email/christmas", "email/kitchen-week", "email/order-confirmation", "email/opt-in-confirmation",
+    "sms/christmas", "sms/opt-in-confirmation",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("locale", PEOPLE)
@@ -41,16 +44,17 @@ MAILS = ["email/christmas", "email/kitchen-week", "email/order-confirmation", "s
 def test_the_example_mails_are_as_reviewed(mail: str, locale: str) -> None:
     channel, name = mail.split("/")
     template = Template(channel, name, read_template_folder(ROOT / "examples" / "workspace" / "templates" / mail))
-    marketing = template.meta.class_ == "marketing"
+    marketing, opt_in = template.meta.class_ == "marketing", name == "opt-in-confirmation"
     context = message_context(
         personal={"email": "wayne@mail.example", **PEOPLE[locale]},
         contact={"locale": locale},
         shop=SHOP,
-        topic_title=TITLES[locale] if marketing else None,
+        topic_title=TITLES[locale] if marketing or opt_in else None,
         unsubscribe_url="https://mail.giftshop.example/u/AQLmBgZvZmZlcnPIAQ.q7Rj2mZ0cVnT1xW5yKb8Pg"
         if marketing
         else None,
-        data={} if marketing else ORDER,
+        confirm_url="https://mail.giftshop.example/d/AQLmBgfIAW5ld3M.q7Rj2mZ0cVnT1xW5yKb8Pg" if opt_in else None,
+        data={} if marketing or opt_in else ORDER,
         interests=["christmas", "home_decor"],
     )
 

@@ -15,7 +15,7 @@ from dispatcher.content import page_policy, render_page
 from dispatcher.content.pages import _FOLDER as FOLDER
 from dispatcher.content.plaintext import parse_html
 
-PAGES = ("unsubscribe", "unsubscribed", "working_on_it", "invalid_link")
+PAGES = ("unsubscribe", "unsubscribed", "working_on_it", "confirm", "confirmed", "invalid_link")
 LOCALES = ("en", "pt-BR", "ro", "es", "fr", "de")
 CONTEXT = {
     "shop_name": "The Gift Shop", "topic_title": "Offers", "channel": "email", "masked_address": "z•••@mail.example",

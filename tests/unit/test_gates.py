@@ -74,6 +74,8 @@ SKIPS: list[tuple[Reason, dict[str, Any]]] = [
     (Reason.NO_CONSENT, {"consent_for_this_address": False}),
     (Reason.NO_CONSENT, {"consent_expires_at": NOON}),
     (Reason.NO_CONSENT, {"run": {"double_opt_in": True}}),
+    (Reason.NO_CONSENT, {"consent_basis": "soft_opt_in"}),
+    (Reason.NO_CONSENT, {"consent_basis": "soft_opt_in", "run": {"bases": ("implied_purchase",)}}),
     (Reason.PAUSED, {"paused_until": NOON + timedelta(days=1)}),
     (Reason.NOT_IN_SEGMENT, {"in_segment": False}),
     (Reason.FLOW_EXIT, {"flow_exited": True}),
@@ -283,3 +285,21 @@ def test_a_deferred_text_is_welcome_when_it_is_asked_again(minutes: int, spread:
         assert opening is not None
         assert opening.opens_at == verdict.until
         assert decide(facts, verdict.until) == SEND
+
+
+def test_another_basis_counts_where_the_topic_accepts_it_until_it_expires() -> None:
+    facts = make_facts(consent_basis="implied_purchase", consent_expires_at=NOON, run={"bases": ("implied_purchase",)})
+
+    assert decide(facts, NOON - timedelta(microseconds=1)) == SEND
+    refused = decide(facts, NOON)
+    assert isinstance(refused, Skip)
+    assert refused.facts == {
+        "topic": "offers", "state": "granted", "because": "no longer in force", "basis": "implied_purchase",
+        "expires_at": NOON,
+    }  # fmt: skip
+
+
+def test_another_basis_never_satisfies_a_double_opt_in() -> None:
+    facts = make_facts(consent_basis="soft_opt_in", run={"bases": ("soft_opt_in",), "double_opt_in": True})
+
+    assert getattr(decide(facts, NOON), "reason", None) is Reason.NO_CONSENT

@@ -13,7 +13,7 @@ from itsdangerous import Signer
 
 from dispatcher.definitions import NAME
 from dispatcher.keys import KeyRing
-from dispatcher.tokens import BadToken, UnsubscribeTokens, WayOut, unsubscribe_url
+from dispatcher.tokens import BadToken, OptInTokens, UnsubscribeTokens, WayIn, WayOut, opt_in_url, unsubscribe_url
 
 SECRET = b"s" * 32
 RING = KeyRing([SECRET], b"h" * 32)
@@ -138,3 +138,34 @@ def test_every_refusal_reads_the_same() -> None:
 def refused(token: str) -> None:
     with pytest.raises(BadToken):
         TOKENS.read(token)
+
+
+WAY_IN = WayIn(123_456, "sms", "news", 234_567, 345_678)
+OPT_INS = OptInTokens(RING)
+
+
+@given(ids, channels, topics, ids, ids)
+def test_a_confirmation_token_says_again_what_it_was_made_from(
+    contact_id: int, channel: str, topic: str, address_id: int, request_id: int
+) -> None:
+    way_in = WayIn(contact_id, channel, topic, address_id, request_id)
+
+    assert OPT_INS.read(OPT_INS.make(way_in)) == way_in
+
+
+def test_each_kind_of_token_opens_its_own_door_only() -> None:
+    with pytest.raises(BadToken):
+        TOKENS.read(OPT_INS.make(WAY_IN))
+    with pytest.raises(BadToken):
+        OPT_INS.read(TYPICAL)
+
+
+def test_no_change_of_one_character_leaves_a_confirmation_token_valid() -> None:
+    token = OPT_INS.make(WAY_IN)
+    for place, character in enumerate(token):
+        with pytest.raises(BadToken):
+            OPT_INS.read(token[:place] + ("A" if character != "A" else "B") + token[place + 1 :])
+
+
+def test_a_confirmation_link_is_short_enough_for_an_sms() -> None:
+    assert len(opt_in_url("https://s.example", OPT_INS, WAY_IN)) < 80

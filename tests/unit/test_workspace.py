@@ -197,3 +197,33 @@ def test_all_mistakes_are_named_at_once_in_the_order_of_files_and_lines(tmp_path
         "campaigns/hello.yaml:3:",
         "dispatcher.toml:13:",
     ]
+
+
+def _letters(*lines: str) -> str:
+    return FILES[SHOP].replace('channels = ["email"]\n', "\n".join(('channels = ["email"]', *lines, "")))
+
+
+def test_a_double_opt_in_without_anything_to_ask_with_is_a_warning(tmp_path: Path) -> None:
+    workspace = read_workspace(write_workspace(tmp_path, {SHOP: _letters("double_opt_in = true")}))
+
+    [warning] = workspace.warnings
+    assert re.fullmatch(
+        r"dispatcher.toml:\d+: warning: double_opt_in: there is no templates/email/opt-in-confirmation to ask .*",
+        warning,
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "finding"),
+    [
+        ('confirmation = "nothing"', "confirmation: there is no templates/email/nothing"),
+        ('confirmation = "christmas"', "confirmation: christmas is marketing; an opt-in confirmation is transactional"),
+        ('double_opt_in = true\nbases = ["soft_opt_in"]', "a topic with double_opt_in accepts a confirmed opt-in only"),
+        ('bases = ["consent"]', "topics.letters.bases"),
+    ],
+)
+def test_a_topic_that_cannot_be_confirmed_is_found(tmp_path: Path, line: str, finding: str) -> None:
+    with pytest.raises(InvalidDefinition) as refused:
+        read_workspace(write_workspace(tmp_path, {SHOP: _letters(line)}))
+
+    assert finding in str(refused.value)

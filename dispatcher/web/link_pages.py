@@ -1,0 +1,94 @@
+"""What the pages behind links share: words, language, policy, and the one answer for a bad link."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+
+from dispatcher.contacts import open_personal
+from dispatcher.content import page_policy, render_page
+from dispatcher.errors import Refused
+from dispatcher.keys import KeyRing
+from dispatcher.shop import load_shop
+from dispatcher.tokens import BadToken, WayIn, WayOut
+from dispatcher.web.languages import wanted_locale
+from dispatcher.web.masking import masked_address
+from dispatcher.web.room import Room
+
+LONGEST_USER_AGENT = 300
+
+
+def wants_a_page(request: Request) -> bool:
+    return "text/html" in request.headers.get("accept", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What a page may know of the reader."""
+
+    locale: str | None
+    context: dict[str, Any]
+
+
+def read_words(room: Room, link: WayOut | WayIn) -> Words:
+    """Return the page's words; the transaction is read-only, and the database holds us to it."""
+    with room.database.connect() as connection:
+        connection = connection.execution_options(postgresql_readonly=True)  # noqa: PLW2901
+        with connection.begin():
+            return words_for(connection, room.key_ring, link)
+
+
+def words_for(connection: Connection, key_ring: KeyRing, link: WayOut | WayIn) -> Words:
+    """Return what a page may say; BadToken if there is no such contact."""
+    contact = connection.execute(
+        text(
+            "SELECT locale, data_key, sealed, email_address_id AS email, sms_address_id AS sms "
+            "FROM contact WHERE id = :id"
+        ),
+        {"id": link.contact_id},
+    ).one_or_none()
+    if contact is None:
+        raise BadToken
+    context = {"channel": link.channel, "topic_title": link.topic}
+    try:
+        shop = load_shop(connection)
+    except Refused:  # a workspace was never applied here; the way out works all the same
+        shop = None
+    if shop is not None:
+        context["shop_name"] = shop.shop.name
+    is_present = contact._mapping[link.channel] == link.address_id
+    if is_present:
+        personal = open_personal(key_ring, contact.data_key, contact.sealed)
+        address = personal.email if link.channel == "email" else personal.phone
+        context["masked_address"] = masked_address(link.channel, address) if address else ""
+    return Words(contact.locale, context | {"titles": shop.topics.get(link.topic) if shop else None})
+
+
+def page(request: Request, name: str, words: Words, status: int) -> Response:
+    locale = wanted_locale(request.headers.get("accept-language", ""), words.locale)
+    context = {key: value for key, value in words.context.items() if key != "titles"}
+    if titles := words.context["titles"]:
+        context["topic_title"] = titles.title_for(locale)
+    context["post_url"] = request.url.path
+    return html(render_page(name, locale, context), status)
+
+
+def invalid(request: Request) -> Response:
+    """The same answer for every token that is none: it teaches nothing about those that are."""
+    if not wants_a_page(request) and request.method == "POST":
+        return PlainTextResponse("This link does not work.\n", 404)
+    return html(render_page("invalid_link", wanted_locale(request.headers.get("accept-language", ""), None), {}), 404)
+
+
+def html(page: str, status: int) -> Response:
+    return HTMLResponse(page, status, {"Content-Security-Policy": page_policy()})
+
+
+def who_clicked(request: Request) -> dict[str, str]:
+    """Return IP and user agent of a click, for the evidence: sealed under the contact's key, and in no log."""
+    agent = request.headers.get("user-agent", "")[:LONGEST_USER_AGENT]
+    return {"ip": request.client.host if request.client else "", "user_agent": agent}
