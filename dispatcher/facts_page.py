@@ -24,11 +24,13 @@ from dispatcher.quiet_hours import GUARD
 from dispatcher.runs import Run
 from dispatcher.tables import MAY_HAVE_LEFT
 
+# A contact that was merged is asked for as the person they are now, so that what objects is that the survivor has it.
 _CONTACTS = """
 WITH page AS MATERIALIZED (
     SELECT c.id, c.external_id, c.zone, c.country, c.subdivision, c.phone_region, c.paused_until, c.merged_into,
-           CASE WHEN c.merged_into IS NULL AND c.erased_at IS NULL THEN c.{channel}_address_id END AS address_id
-    FROM contact c WHERE c.id = ANY(CAST(:contact_ids AS bigint[]))
+           CASE WHEN c.erased_at IS NULL THEN COALESCE(c.{channel}_address_id, s.{channel}_address_id) END AS address_id
+    FROM contact c LEFT JOIN contact s ON s.id = c.merged_into AND s.erased_at IS NULL
+    WHERE c.id = ANY(CAST(:contact_ids AS bigint[]))
 ), suppressed AS (
     SELECT s.address_id, array_agg(ARRAY[s.reason, s.scope] ORDER BY s.id) AS suppressions
     FROM suppression s WHERE s.address_id IN (SELECT address_id FROM page) GROUP BY s.address_id
@@ -40,7 +42,7 @@ SELECT c.id, c.external_id, c.zone, c.country, c.subdivision, c.phone_region, c.
 FROM page c
 LEFT JOIN address a ON a.id = c.address_id
 LEFT JOIN suppressed s ON s.address_id = c.address_id
-LEFT JOIN consent k ON k.contact_id = c.id AND k.channel = '{channel}' AND k.topic = :topic
+LEFT JOIN consent k ON k.contact_id = COALESCE(c.merged_into, c.id) AND k.channel = '{channel}' AND k.topic = :topic
 {more_joins}
 ORDER BY c.id
 """

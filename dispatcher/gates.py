@@ -15,7 +15,7 @@ from typing import Any
 from dispatcher.caps import rivals_for, room_under
 from dispatcher.facts import Facts
 from dispatcher.places import TZDATA_VERSION
-from dispatcher.quiet_hours import Opening, next_opening, unknown_calendars
+from dispatcher.quiet_hours import Opening, in_effect, next_opening, unknown_calendars
 
 
 class Reason(StrEnum):
@@ -104,6 +104,8 @@ def has_consent(facts: Facts, now: datetime) -> Verdict:
     if not facts.run.marketing or (objection := _consent_objection(facts, now)) is None:
         return SEND
     shown: dict[str, Any] = {"topic": facts.run.topic, "state": facts.consent, "because": objection}
+    if facts.consent_event is not None:  # kept with the message: the state may be another when somebody asks why
+        shown |= {"since": facts.consent_effective_at, "evidence": facts.consent_event}
     if facts.consent_basis is not None:
         shown |= {"basis": facts.consent_basis, "expires_at": facts.consent_expires_at}
     return Skip(Reason.NO_CONSENT, shown)
@@ -188,6 +190,7 @@ def outside_quiet_hours(facts: Facts, now: datetime) -> Verdict:
         "zones": facts.places.zones,
         "known_from": facts.places.known_from,
         "windows": tuple(dict.fromkeys(local.source for local in facts.silences)),
+        "in_effect": in_effect(now, facts.silences, facts.run.guard),
         "tzdata": TZDATA_VERSION,
     }
     until = _spread_over(opening, facts)

@@ -64,6 +64,13 @@ def next_opening(now: datetime, silences: tuple[LocalSilence, ...], guard: timed
     return Opening(at, None) if at < now + _HORIZON else None
 
 
+@lru_cache(maxsize=2048)
+def in_effect(now: datetime, silences: tuple[LocalSilence, ...], guard: timedelta) -> tuple[str, ...]:
+    """Return the sources of the silences that hold at `now`, or begin within `guard`; each once."""
+    holding = (local for local in silences if (one := next_opening(now, (local,), guard)) is None or one.opens_at > now)
+    return tuple(dict.fromkeys(local.source for local in holding))
+
+
 @lru_cache(maxsize=4096)
 def _merged(silences: tuple[LocalSilence, ...], day: date) -> tuple[tuple[datetime, ...], tuple[datetime, ...]]:
     """Return starts and ends (UTC) of the union of all silences around `day`, in order and without overlap."""
