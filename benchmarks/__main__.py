@@ -23,7 +23,7 @@ from sqlalchemy import Engine, text
 
 from benchmarks import naive
 from benchmarks.shop import write_contacts, write_workspace
-from dispatcher import embedded, logs, runs
+from dispatcher import db, embedded, logs, runs
 from dispatcher.apply import apply
 from dispatcher.imports.contacts import import_contacts, topics_by_channel
 from dispatcher.plan import plan_page
@@ -31,6 +31,7 @@ from dispatcher.rooms import environment_of
 from dispatcher.runtime import Runtime, open_runtime
 from dispatcher.settings import load_settings
 from dispatcher.shop import load_shop
+from dispatcher.simulate import simulate
 from dispatcher.up import rooms_of, rooms_running, wait_until_ready
 from dispatcher.workspace import read_workspace
 
@@ -59,11 +60,14 @@ def main() -> int:
 def _measure(runtime: Runtime, folder: Path, contacts: int, naive_recipients: int) -> None:
     seconds = _import(runtime, folder, contacts)
     _show("import contacts", contacts, seconds)
+    simulating = _simulate(runtime.database)
     run_id, planning = _plan(runtime.database)
     bare = _bare_insert(runtime.database)
     _show("plan (decide and write every row)", contacts, planning)
     _show("floor: bare INSERT ... SELECT", contacts, bare)
     console.print(f"[bold]plan takes {planning / bare:.2f} x the floor[/] (aim: under 3)")
+    _show("simulate (decide, follow and count, one thread)", contacts, simulating)
+    console.print(f"[bold]simulate takes {simulating / planning:.2f} x the plan[/] (aim: under 2)")
     one_each = _one_task_each(runtime, run_id, folder, naive_recipients)
     _show("floor: one Dramatiq task per recipient", naive_recipients, one_each)
     sent, sending = _send(runtime)
@@ -94,6 +98,14 @@ def _import(runtime: Runtime, folder: Path, contacts: int) -> float:
         import_contacts(runtime.database, runtime.key_ring, path, topics=topics)
     with runtime.database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE"))
+    return took[0]
+
+
+def _simulate(database: Engine) -> float:
+    """Return how long the same audience takes to be simulated: by one thread, and nothing is written."""
+    took: list[float] = []
+    with _timed(took), db.reading(database) as connection:
+        simulate(connection, "bench").as_json()
     return took[0]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from threading import Event
 from typing import Any, TypeVar
@@ -38,6 +39,14 @@ def engine_for(database_url: str) -> Engine:
         json_deserializer=orjson.loads,
         connect_args={"application_name": "dispatcher", "options": "-c timezone=UTC -c jit=off -c lock_timeout=30s"},
     )
+
+
+@contextmanager
+def reading(database: Engine) -> Iterator[Connection]:
+    """Yield a connection that sees one snapshot of the ledger, however long it looks, and that cannot write."""
+    options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    with database.connect().execution_options(**options) as connection:
+        yield connection
 
 
 def copy_rows(connection: Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -45,23 +45,35 @@ def list_(as_json: door.AsJson = False) -> None:
     door.print_table(columns, [[campaign[column] for column in columns] for campaign in campaigns])
 
 
-def simulate(name: Name, as_of: door.AsOf = None, as_json: door.AsJson = False) -> None:
-    """Ask for everybody in the audience what would happen, and write nothing.
+def simulate(
+    name: Name,
+    as_of: door.AsOf = None,
+    by_hand: Annotated[
+        bool, typer.Option("--by-hand", help="As campaign start would do it, also where the schedule is local.")
+    ] = False,
+    as_json: door.AsJson = False,
+) -> None:
+    """Ask for everybody in the audience what would happen, and when; nothing is written.
+
+    A campaign that fires where each contact is (local: true) is simulated at its next occurrence, any other as if it
+    started now.  --as-of judges at another instant, by what is known today.
 
     Example: dispatcher campaign simulate christmas
     """
+    from dispatcher import db
+    from dispatcher.cli.simulations import print_simulation
     from dispatcher.simulate import simulate as simulate_campaign
 
-    with door.transaction() as (_, connection):
-        found = simulate_campaign(connection, name, as_of=as_of)
+    with (
+        door.open_engine() as runtime,
+        db.reading(runtime.database) as connection,
+        door.progress_bar("asking every gate") as progress,
+    ):
+        found = simulate_campaign(connection, name, as_of=as_of, by_hand=by_hand, progress=progress)
     if as_json:
-        door.print_json(found)
-        return
-    rows: list[tuple[str, str, int]] = [("audience", "", found["audience"])]
-    for verdict in ("skip", "defer"):
-        by_count = sorted(found[verdict].items(), key=lambda item: (-item[1], item[0]))
-        rows += [(reason, verdict, number) for reason, number in by_count]
-    door.print_table(("", "verdict", "contacts"), [*rows, ("send", "", found["send"])], numbers=("contacts",))
+        door.print_json(found.as_json())
+    else:
+        print_simulation(found)
 
 
 def start(
@@ -75,16 +87,26 @@ def start(
         float | None,
         typer.Option(min=0, metavar="SECONDS", help="With --wait: give up after so long, with exit code 1."),
     ] = None,
+    even_unfinished: Annotated[
+        bool,
+        typer.Option("--even-unfinished", help="Even if its lane is too slow to carry everybody in time."),
+    ] = False,
 ) -> None:
     """Start a campaign now, after showing how many people it means; prints the run's id.
+
+    Refused if the rate of its lane cannot carry everybody before expiry and quiet hours; campaign simulate shows it.
 
     Example: dispatcher campaign start christmas --wait
 
     In a script: dispatcher campaign start christmas --yes
     """
-    from dispatcher import runs
+    from dispatcher import db, runs
+    from dispatcher.simulate import refuse_unfinished
 
     with door.open_engine(needs_broker=wait) as runtime:
+        if not even_unfinished:
+            with db.reading(runtime.database) as connection, door.progress_bar("asking every gate") as progress:
+                refuse_unfinished(connection, name, progress)
         if not yes:
             with runtime.database.begin() as connection:
                 question = _question(connection, name)

@@ -47,7 +47,7 @@ def test_a_campaign_from_an_empty_folder_to_its_verification(folder: Path) -> No
     assert {change["action"] for change in answer("apply")} == {"added"}
     _bring_in(answer)
     audience = answer("segment", "count", "christmas-fans")["count"]
-    simulated = answer("campaign", "simulate", "christmas")
+    simulated = answer("campaign", "simulate", "christmas", "--by-hand")
     run_id = dispatcher("campaign", "start", "christmas", "--yes", "--wait", "--timeout", "120").strip()
     report = answer("run", "show", run_id)
 

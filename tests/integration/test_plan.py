@@ -94,10 +94,11 @@ def test_a_shared_phone_gets_one_text_and_the_lowest_contact_has_it(shop: Engine
 
 def test_the_simulation_tells_beforehand_what_the_plan_then_does(shop: Engine) -> None:
     with shop.begin() as connection:
-        told = simulate(connection, "hello")
+        told = simulate(connection, "hello").as_json()
         assert connection.scalar(text("SELECT count(*) FROM message")) == 0
 
-    assert told == {"audience": 6, "send": 1, "defer": {}, "skip": {"NO_CONSENT": 4, "NO_ADDRESS": 1}}
+    funnel = {name: told[name] for name in ("audience", "send", "defer", "skip")}
+    assert funnel == {"audience": 6, "send": 1, "defer": {}, "skip": {"NO_CONSENT": 4, "NO_ADDRESS": 1}}
 
 
 def test_two_planners_at_once_plan_each_page_once(database: Engine, key_ring: KeyRing, tmp_path: Path) -> None:
