@@ -29,7 +29,7 @@ from sqlalchemy import Connection, text
 
 from dispatcher import api_keys, audience, clock, embedded, logs, reports, runs
 from dispatcher.apply import apply
-from dispatcher.cli.contacts import print_explanation
+from dispatcher.cli.explanations import print_explanation
 from dispatcher.cli.operations import print_verification
 from dispatcher.cli.runs import print_funnel
 from dispatcher.embedded.places import make_home
@@ -275,7 +275,7 @@ def _show_who_was_left_out(runtime: Runtime, run_id: UUID, contact: str) -> bool
                     WHERE m.run_id = :run AND c.external_id = :contact"""),
             {"run": run_id, "contact": contact},
         ).one()
-        explained = explain(connection, runtime.key_ring, contact, "kitchen-week", run=run_id)
+        explained = explain(connection, runtime.key_ring, contact, "kitchen-week")
     _say(f"the reader who unsubscribed, contact {contact}: {row.status} {row.reason}")
     console.print(f"\n[bold]dispatcher explain {contact} kitchen-week[/]")
     print_explanation(explained)

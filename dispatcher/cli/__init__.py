@@ -17,6 +17,7 @@ from dispatcher.cli import (
     campaigns,
     consents,
     contacts,
+    explanations,
     imports,
     keys,
     operations,
@@ -43,7 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (workspaces, rooms, imports, segments, campaigns, runs, contacts, consents, suppressions):
+for group in (workspaces, rooms, imports, segments, campaigns, runs, explanations, contacts, consents, suppressions):
     group.add_to(app)
 for group in (templates, keys, operations):
     group.add_to(app)

@@ -1,4 +1,4 @@
-"""explain, and contact show."""
+"""contact show."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command("explain")(explain)
     group = typer.Typer(help="One person we know of.", no_args_is_help=True)
     group.callback()(_contact)
     group.command("show")(show)
@@ -24,58 +23,6 @@ def add_to(app: typer.Typer) -> None:
 
 def _contact() -> None:
     """Keeps `contact` a group while it has a single command."""
-
-
-def explain(
-    contact: door.ContactArgument,
-    campaign: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="A campaign of the applied workspace.")],
-    as_of: door.AsOf = None,
-    run: Annotated[
-        str | None, typer.Option(metavar="RUN", help="What became of them in this run; else the last.")
-    ] = None,
-    as_json: door.AsJson = False,
-) -> None:
-    """Say whether a contact would get a campaign, and which rule decides on which facts.
-
-    Example: dispatcher explain 17850 christmas
-    """
-    from dispatcher import reports
-    from dispatcher.explain import explain as explain_contact
-
-    with door.transaction() as (runtime, connection):
-        run_id = reports.find_run(connection, run) if run else None
-        found = explain_contact(connection, runtime.key_ring, contact, campaign, as_of=as_of, run=run_id)
-    if as_json:
-        door.print_json(found)
-        return
-    print_explanation(found)
-
-
-def print_explanation(found: dict[str, Any]) -> None:
-    """Print the verdict, every gate with the facts it looked at, and what the ledger says."""
-    print(_sentence(found))
-    rows = [(gate["gate"], gate["verdict"], _facts(gate["facts"])) for gate in found["gates"]]
-    door.print_table(("gate", "verdict", "facts"), rows)
-    if found["ledger"]:
-        ledger = found["ledger"]
-        reason = ledger["reason"] or ledger["deferred_reason"]
-        print(f"In run {ledger['run']}: {ledger['status']}" + (f" ({reason})" if reason else ""))
-
-
-def _sentence(found: dict[str, Any]) -> str:
-    """Return the verdict in one line."""
-    who, campaign = found["contact"], found["campaign"]
-    match found["verdict"]:
-        case "send":
-            return f"{who} would get {campaign}."
-        case "defer":
-            return f"{who} would get {campaign} later: {found['reason']}, until {door.shown(found['until'])}."
-        case _:
-            return f"{who} would not get {campaign}: {found['reason']}. {_facts(found['facts'])}".rstrip()
-
-
-def _facts(facts: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {door.shown(value)}" for name, value in facts.items())
 
 
 def show(

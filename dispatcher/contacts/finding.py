@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -25,16 +26,36 @@ _BY_EMAIL = text("""
 """)
 
 
-def find_contact(connection: Connection, key_ring: KeyRing, wanted: str) -> int:
-    """Return the contact with this external id, else with this e-mail address; NotFound if there is none."""
+# Ids that begin alike.  Those that hold an @ may be addresses, and are nobody's to be told.
+_ALIKE = text("""
+    SELECT external_id FROM contact_alias
+    WHERE starts_with(external_id, :beginning) AND strpos(external_id, '@') = 0 ORDER BY external_id LIMIT 5000
+""")
+
+
+def find_contact(connection: Connection, key_ring: KeyRing, wanted: str, *, suggest: bool = False) -> int:
+    """Return the contact with this external id, else with this e-mail address; NotFound if there is none.
+
+    `suggest`: the error names a similar external id, for whoever may see everybody's.
+    """
     contact_id = connection.scalar(_BY_ALIAS, {"external_id": wanted})
     if contact_id is None and "@" in wanted:
         contact_id = _find_by_email(connection, key_ring, wanted)
         if contact_id is None:
             raise NotFound("there is no contact with this e-mail address")
     if contact_id is None:
-        raise NotFound(f"there is no contact {wanted!r}; give an external id or an e-mail address")
+        near = _similar_id(connection, wanted) if suggest else None
+        meant = f"did you mean {near}?" if near else "give an external id or an e-mail address"
+        raise NotFound(f"there is no contact {wanted!r}; {meant}")
     return int(contact_id)
+
+
+def _similar_id(connection: Connection, wanted: str) -> str | None:
+    if "@" in wanted or len(wanted) < 2:
+        return None
+    alike = list(connection.scalars(_ALIKE, {"beginning": wanted[: max(1, len(wanted) // 2)]}))
+    close = difflib.get_close_matches(wanted, alike, 1, cutoff=0.75)
+    return close[0] if close else None
 
 
 def _find_by_email(connection: Connection, key_ring: KeyRing, wanted: str) -> int | None:

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import typer.main
@@ -24,6 +26,7 @@ from sqlalchemy import Engine, TextClause, text
 
 from dispatcher import cli
 from dispatcher.keys import KeyRing
+from dispatcher.plan import plan_page
 
 
 @dataclass
@@ -281,7 +284,8 @@ def test_segments_are_counted_and_sampled_as_of_an_instant(shop: Run) -> None:
 def test_a_simulation_speaks_of_everybody_and_writes_nothing(shop: Run, database: Engine) -> None:
     found = shop("campaign", "simulate", "hello", "--json").json
 
-    assert found == {"audience": 3, "send": 1, "defer": {}, "skip": {"NO_CONSENT": 1, "NO_ADDRESS": 1}}
+    funnel = {name: found[name] for name in ("audience", "send", "defer", "skip")}
+    assert funnel == {"audience": 3, "send": 1, "defer": {}, "skip": {"NO_CONSENT": 1, "NO_ADDRESS": 1}}
     with database.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM message")) == 0
     assert "NO_CONSENT" in shop("campaign", "simulate", "hello").out
@@ -339,9 +343,57 @@ def test_explain_says_it_in_a_sentence_and_as_json(shop: Run) -> None:
     assert (found["verdict"], found["reason"], found["until"]) == ("skip", "NO_CONSENT", None)
     assert {"gate", "verdict", "facts"} <= set(found["gates"][0])
     assert found["as_of"].endswith("Z")
-    assert shop("explain", "silent", "hello").out.startswith("silent would not get hello: NO_CONSENT.")
-    assert shop("explain", "agreed@people.example", "hello").out.startswith("agreed would get hello.")
+    said = shop("explain", "silent", "hello").out.splitlines()
+    assert said[0].startswith("silent would not get hello, judged at ")
+    assert said[0].endswith(": there is no record that they agreed to offers (NO_CONSENT).")
+    assert said[1] == "hello has never been run."
+    assert shop("explain", "agreed@people.example", "hello").out.startswith("agreed would get hello now, judged at ")
     assert shop("explain", "agreed", "hello", "--as-of", "2026-12-01", "--json").json["as_of"][:10] == "2026-12-01"
+    assert shop("explain", "agred", "hello").err == "there is no contact 'agred'; did you mean agreed?\n"
+
+
+def test_explain_tells_first_what_became_of_them_in_the_last_run(shop: Run, database: Engine) -> None:
+    run_id = shop("campaign", "start", "hello", "--yes").out.strip()
+    plan_page(database, UUID(run_id))
+
+    said = shop("explain", "silent", "hello").out.splitlines()
+    assert said[0].startswith("silent did not get hello in the run of ")
+    assert "(NO_CONSENT, decided on " in said[0]
+    assert said[1].startswith("Now: silent would not get hello, judged at ")
+    then = shop("explain", "silent", "hello", "--run", "latest").out
+    assert f"decided then, in run {run_id}:" in then
+    assert "today, if it ran again, judged at " in then
+    found = shop("explain", "silent", "hello", "--run", run_id[:30], "--json").json
+    assert (found["reason"], found["today"]["reason"]) == ("NO_CONSENT", "NO_CONSENT")
+    assert (found["ledger"]["status"], found["run"]["state"]) == ("skipped", "running")
+
+
+def test_a_simulation_shows_funnel_hours_and_what_to_mind(shop: Run) -> None:
+    said = shop("campaign", "simulate", "hello").out
+
+    assert said.startswith("hello: a start by hand, judged at ")
+    assert re.search(r"^ audience +3 $", said, re.MULTILINE)
+    assert re.search(r"^ hour \(UTC\) +Europe/London +leave +where they are", said, re.MULTILINE)
+    assert re.search(r" █+ +1 +Europe/London 1 *$", said, re.MULTILINE)
+    assert "1 would leave, the last at " in said
+    assert shop("campaign", "simulate", "hello", "--as-of", "2026-12-01T10:00:00Z", "--json").json["timeline"] == [
+        {
+            "hour": "2026-12-01T10:00:00.000000Z", "local": "2026-12-01T10:00+00:00", "send": 1,
+            "zones": {"Europe/London": 1},
+        }
+    ]  # fmt: skip
+
+
+def test_a_lane_too_slow_for_a_campaign_refuses_its_start(shop: Run, database: Engine) -> None:
+    with database.begin() as connection:
+        connection.execute(text("INSERT INTO lane (name, rate_per_second) VALUES ('email.marketing', 0.00000001)"))
+        connection.execute(text("UPDATE lane SET theoretical_arrival_at = clock_timestamp() + interval '100 years'"))
+
+    refused = shop("campaign", "start", "hello", "--yes")
+    assert (refused.code, refused.out) == (1, "")
+    assert refused.err.startswith("it cannot finish in time: 1 contact would expire before their turn, because lane ")
+    assert refused.err.endswith("if you mean it all the same, add --even-unfinished\n")
+    assert shop("campaign", "start", "hello", "--yes", "--even-unfinished").code == 0
 
 
 def test_personal_data_is_masked_unless_it_is_revealed_and_that_is_audited(shop: Run, database: Engine) -> None:
