@@ -8,12 +8,13 @@ from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from anyio import CapacityLimiter
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from sqlalchemy import Connection
 
-from dispatcher import api_keys, explain, messages, reports
+from dispatcher import api_keys, db, explain, messages, reports, simulate
 from dispatcher.api_keys import ApiKey, NotAuthenticated
 from dispatcher.definitions import NAME, Channel
 from dispatcher.errors import NotFound, Refused
@@ -22,6 +23,9 @@ from dispatcher.web.room import in_thread, room_of
 
 router = APIRouter(prefix="/v1")
 _bearer = HTTPBearer(auto_error=False, description="An API key, made by `dispatcher key create`.")
+
+
+AsOf = Annotated[datetime | None, Query(description="judge as of this instant, RFC 3339 with its offset; else now")]
 
 
 def permit(scope: str) -> Callable[..., Awaitable[ApiKey]]:
@@ -101,25 +105,61 @@ async def read_explanation(
     request: Request,
     contact: Annotated[str, Query(min_length=1, max_length=320, description="external id, else e-mail address")],
     campaign: Annotated[str, Query(pattern=NAME)],
-    as_of: datetime | None = None,
+    as_of: AsOf = None,
+    run: Annotated[UUID | None, Query(description="what was decided in this run, with `today` beside it")] = None,
 ) -> dict[str, Any]:
+    """`verdict`, `reason`, `until` and `gates` are of now, or of `as_of`; with `run` they are those of then.
+
+    `sentence` says it in plain words; `eligible` when nothing would object any more; `ledger` what became of the
+    contact in the campaign's last run.
+    """
     if not contact.isprintable():
         raise NotFound("there is no such contact")
+    at = _with_offset(as_of)
+    key_ring = room_of(request).key_ring
+    return await _read(request, lambda c: explain.explain(c, key_ring, contact, campaign, as_of=at, run=run))
+
+
+@router.post(
+    "/campaigns/{name}/simulate",
+    summary="What a campaign would do",
+    dependencies=[Depends(permit("campaigns:read"))],
+)
+async def simulate_campaign(
+    request: Request,
+    name: Annotated[str, Path(pattern=NAME)],
+    as_of: AsOf = None,
+    by_hand: Annotated[
+        bool, Query(description="as a start by hand would do it, also where the schedule is local")
+    ] = False,
+) -> dict[str, Any]:
+    """Everybody in the audience is asked every gate, and nothing is written: `audience` = `send` + `defer` + `skip`.
+
+    `timeline` counts who would leave in each hour, by zone; `lane` says whether its rate carries them in time.  It
+    takes seconds for a large audience, and one is done at a time.
+    """
+    at = _with_offset(as_of)
+    pool = room_of(request).pools.simulations
+    return await _read(request, lambda c: simulate.simulate(c, name, as_of=at, by_hand=by_hand).as_json(), pool)
+
+
+def _with_offset(as_of: datetime | None) -> datetime | None:
     if as_of is not None and as_of.tzinfo is None:
         raise Refused("as_of needs its offset; write it like 2026-12-01T10:00:00Z")
-    key_ring = room_of(request).key_ring
-    return await _read(request, lambda c: explain.explain(c, key_ring, contact, campaign, as_of=as_of))
+    return as_of
 
 
-async def _read(request: Request, read: Callable[[Connection], dict[str, Any]]) -> dict[str, Any]:
-    """Return what `read` finds in a transaction that cannot write."""
+async def _read(
+    request: Request, read: Callable[[Connection], dict[str, Any]], pool: CapacityLimiter | None = None
+) -> dict[str, Any]:
+    """Return what `read` finds in a transaction that cannot write; in a thread of `pool`, else of the API's."""
     room = room_of(request)
 
     def in_transaction() -> dict[str, Any]:
-        with room.database.connect().execution_options(postgresql_readonly=True) as connection:
+        with db.reading(room.database) as connection:
             return read(connection)
 
-    found: dict[str, Any] = _shown(await in_thread(room.pools.api, in_transaction))
+    found: dict[str, Any] = _shown(await in_thread(pool or room.pools.api, in_transaction))
     return found
 
 

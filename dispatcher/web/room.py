@@ -32,7 +32,10 @@ class Pools:
     withdrawals: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(10))
     looks: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
     pages: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
-    api: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(8))
+    api: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(7))
+    simulations: CapacityLimiter = field(
+        default_factory=lambda: CapacityLimiter(1)
+    )  # seconds long, and busy all the time
     health: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(2))
 
 

@@ -21,9 +21,10 @@ from small_workspace import write_workspace
 from sqlalchemy import Engine, create_engine, text
 from web_server import Answer, Web, serving
 
-from dispatcher import api_keys, messages
+from dispatcher import api_keys, messages, runs
 from dispatcher.apply import apply
 from dispatcher.keys import KeyRing
+from dispatcher.plan import plan_page
 from dispatcher.tokens import UnsubscribeTokens
 from dispatcher.workspace import read_workspace
 
@@ -252,9 +253,10 @@ def test_each_answer_has_an_id_the_callers_if_it_is_sane(web: Web) -> None:
 def test_the_description_names_every_route_and_loads_nothing(web: Web) -> None:
     description = web.ask("GET", "/openapi.json").json
 
-    assert {"/v1/messages", "/v1/messages/{message_id}", "/v1/runs/{run_id}", "/v1/explain"} <= set(
-        description["paths"]
-    )
+    assert {
+        "/v1/messages", "/v1/messages/{message_id}", "/v1/runs/{run_id}", "/v1/explain",
+        "/v1/campaigns/{name}/simulate",
+    } <= set(description["paths"])  # fmt: skip
     assert web.ask("GET", "/docs").status == 404
 
 
@@ -276,6 +278,43 @@ def test_an_unsubscribed_person_is_explained_over_http(
     assert is_problem(read(web, key, "/v1/explain?contact=c1"), 422)
     assert is_problem(read(web, key, "/v1/explain?contact=a%00b&campaign=hello"), 404)
     assert is_problem(read(web, key, "/v1/explain?contact=c1&campaign=hello&as_of=2026-01-01T00:00:00"), 422)
+
+
+def test_a_past_run_is_explained_over_http(database: Engine, web: Web, key: str, tmp_path: Path) -> None:
+    with database.begin() as connection:
+        apply(connection, read_workspace(write_workspace(tmp_path / "shop")), by="test")
+        connection.execute(text("UPDATE contact SET country = 'GB'"))
+        run_id = runs.start(connection, "hello", started_by="test")
+    while plan_page(database, run_id):
+        pass
+
+    told = read(web, key, f"/v1/explain?contact=c1&campaign=hello&run={run_id}").json
+    assert (told["verdict"], told["reason"], told["ledger"]["run"]) == ("skip", "NO_CONSENT", str(run_id))
+    assert told["today"]["gates"][0]["gate"] == "OPERATOR"
+    assert told["sentence"].startswith("c1 did not get hello in the run of ")
+    assert is_problem(read(web, key, f"/v1/explain?contact=c1&campaign=hello&run={uuid4()}"), 404)
+    assert is_problem(read(web, key, "/v1/explain?contact=c1&campaign=hello&run=latest"), 422)
+
+
+def test_a_campaign_is_simulated_over_http_by_whoever_may(database: Engine, web: Web, tmp_path: Path) -> None:
+    with database.begin() as connection:
+        apply(connection, read_workspace(write_workspace(tmp_path / "shop")), by="test")
+        connection.execute(text("UPDATE contact SET country = 'GB'"))
+        planner = api_keys.create(connection, "planner", ["campaigns:read"])
+        supporter = api_keys.create(connection, "supporter", ["explain:read"])
+
+    def ask(path: str, bearer: str = planner) -> Answer:
+        return web.ask("POST", path, headers={"Authorization": f"Bearer {bearer}"})
+
+    told = ask("/v1/campaigns/hello/simulate").json
+    assert (told["audience"], told["skip"]) == (1, {"NO_CONSENT": 1})
+    assert told["warnings"] == ["nobody would get it: the funnel says why"]
+    assert ask("/v1/campaigns/hello/simulate?as_of=2026-12-01T10:00:00Z").json["as_of"] == "2026-12-01T10:00:00.000000Z"
+    assert is_problem(ask("/v1/campaigns/hello/simulate?as_of=2026-12-01T10:00:00"), 422)
+    assert is_problem(ask("/v1/campaigns/nothing/simulate"), 404)
+    assert is_problem(ask("/v1/campaigns/hello/simulate", supporter), 403)
+    assert is_problem(web.ask("POST", "/v1/campaigns/hello/simulate"), 401)
+    assert is_problem(read(web, planner, "/v1/campaigns/hello/simulate"), 405)
 
 
 def test_alive_needs_nothing(web: Web) -> None:
