@@ -13,7 +13,7 @@ import struct
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from types import SimpleNamespace
@@ -37,8 +37,8 @@ _LINGER_NOT = struct.pack("ii", 1, 0)
 @dataclass(frozen=True, slots=True)
 class Request:
     url: str
-    body: bytes
-    headers: Mapping[str, str]
+    body: bytes = field(repr=False)  # addresses
+    headers: Mapping[str, str] = field(repr=False)  # the key
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Answer:
 
     status: int
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes = field(repr=False)
     whole: bool
     first_byte: float  #: boot time
 
