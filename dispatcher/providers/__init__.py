@@ -10,11 +10,20 @@ from dispatcher.providers.protocol import Provider
 from dispatcher.providers.sandbox import Sandbox
 from dispatcher.providers.sendgrid import DEFAULT_URL as SENDGRID_URL
 from dispatcher.providers.sendgrid import SendGrid
+from dispatcher.providers.sendgrid.drafts import MOST_PEOPLE
 from dispatcher.providers.smtp import Smtp
 from dispatcher.providers.smtp.connection import server_at
 from dispatcher.providers.twilio import DEFAULT_URL as TWILIO_URL
 from dispatcher.providers.twilio import Twilio
 from dispatcher.settings import Settings
+
+#: The largest slice of each provider, whatever its settings: by how much hands may run ahead of a rate.
+LARGEST_SLICES = {
+    Sandbox.name: Sandbox.slice_size,
+    SendGrid.name: MOST_PEOPLE,
+    Twilio.name: Twilio.slice_size,
+    Smtp.name: Smtp.slice_size,
+}
 
 
 def providers_for(settings: Settings) -> dict[str, Provider]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 from envelopes import make_mail
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from standins import Call, Say, StandIn, sendgrid_error, stand_in
 
@@ -99,6 +99,7 @@ def test_what_is_wrong_with_a_person_s_headers_does_not_suppress_them(sendgrid: 
     assert {type(receipt) for receipt in receipts[1:]} == {Accepted}
 
 
+@settings(max_examples=20)
 @given(offenders=st.sets(st.integers(0, 59), max_size=6))
 def test_offenders_that_are_not_named_are_found_by_halving(
     sendgrid: SendGrid, api: StandIn, offenders: set[int]
