@@ -64,7 +64,7 @@ def _disk(settings: Settings) -> Check:
 
 def _check_runtime(runtime: Runtime) -> Iterator[Check]:
     with runtime.database.connect() as connection:
-        for check in (_database, _time_zones, _clock, _shop, _brake, _rooms, _lost, _waiting):
+        for check in (_database, _time_zones, _clock, _shop, _brake, _lanes, _rooms, _lost, _waiting):
             yield check(connection)
         yield from _places(connection)
     yield Check("keys", "ok", "they are the ones this database was made with")
@@ -145,6 +145,17 @@ def _brake(connection: Connection) -> Check:
     if row.stopped_at is None:
         return Check("brake", "ok", "off")
     return Check("brake", "look", f"stopped by {row.stopped_by}: nothing leaves until dispatcher go-on")
+
+
+def _lanes(connection: Connection) -> Check:
+    resting = connection.execute(
+        text("""SELECT name, paused_until FROM lane
+                WHERE paused_until > clock_timestamp() + (SELECT clock_offset FROM engine) ORDER BY name""")
+    ).all()
+    if not resting:
+        return Check("lanes", "ok", "none has to rest")
+    detail = ", ".join(f"{lane.name} until {lane.paused_until:%H:%M:%S} UTC" for lane in resting)
+    return Check("lanes", "look", f"at rest: {detail}; the provider has had enough or refuses our account, see the log")
 
 
 def _rooms(connection: Connection) -> Check:

@@ -175,8 +175,8 @@ _AUTHORISED = """
 def _largest_slice(subject: Subject, lane: str) -> int:
     """Return how many messages of the lane were handed over together, at most."""
     used = subject.connection.scalars(
-        text(f"SELECT DISTINCT provider FROM ({_AUTHORISED}) a"),
-        {"lane": lane},  # noqa: S608 - a constant
+        text(f"SELECT DISTINCT provider FROM ({_AUTHORISED}) a"),  # noqa: S608 - a constant
+        {"lane": lane},
     )
     return max((LARGEST_SLICES.get(name, 1) for name in used), default=1)
 
