@@ -42,8 +42,8 @@ class Server(SMTP):
 
 
 class Behaviour:
-    def __init__(self, record: Path) -> None:
-        self.record = record
+    def __init__(self, record: Path, seconds: float) -> None:
+        self.record, self.seconds = record, seconds
 
     async def handle_MAIL(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
@@ -67,6 +67,7 @@ class Behaviour:
         to = envelope.rcpt_tos[0]
         if to.startswith("dot-"):
             return _words_of(to)
+        await asyncio.sleep(self.seconds)
         line = {
             "from": envelope.mail_from, "to": to, "mail": base64.b64encode(envelope.original_content).decode(),
             "tls": server.transport.get_extra_info("ssl_object") is not None, "login": session.auth_data,
@@ -104,7 +105,7 @@ async def main(options: argparse.Namespace) -> None:
 
     def protocol() -> Server:
         return Server(
-            Behaviour(Path(options.record)), hostname="mail.standin.example",
+            Behaviour(Path(options.record), options.seconds), hostname="mail.standin.example",
             tls_context=context if options.tls else None, require_starttls=bool(options.tls),
             auth_required=bool(options.login), auth_require_tls=bool(options.tls),
             authenticator=authenticate if options.login else None,
@@ -151,6 +152,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--tls", nargs=2)
     parser.add_argument("--smtps", nargs=2)
     parser.add_argument("--login")
+    parser.add_argument("--seconds", type=float, default=0.0, help="it takes that long to take a mail")
     return parser.parse_args()
 
 

@@ -101,6 +101,22 @@ def _mails(body: bytes) -> Iterator[Taken]:
         yield Taken(message_id, person["to"][0]["email"], boot_seconds(), person)
 
 
+def mails_in(body: bytes, *, backwards: bool = False) -> Iterator[tuple[str, str, dict[str, str], dict[str, str]]]:
+    """Yield address, subject, content and headers of each mail that a request to SendGrid makes, as its documents say.
+
+    Substitutions are plain find-and-replace in subject and content; of subject and headers the person's own win.
+    """
+    request = json.loads(body)
+    for person in request["personalizations"]:
+        texts = {"subject": person.get("subject", request.get("subject"))}
+        texts |= {part["type"]: part["value"] for part in request["content"]}
+        tags = list(person.get("substitutions", {}).items())
+        for tag, value in reversed(tags) if backwards else tags:
+            texts = {place: text.replace(tag, value) for place, text in texts.items()}
+        headers = request.get("headers", {}) | person.get("headers", {})
+        yield person["to"][0]["email"], texts.pop("subject"), texts, headers
+
+
 def _texts(body: bytes) -> Iterator[Taken]:
     form = dict(parse_qsl(body.decode()))
     message_id = dict(parse_qsl(urlsplit(form["StatusCallback"]).query))["dispatcher_message_id"]

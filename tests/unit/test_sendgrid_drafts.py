@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -13,6 +13,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from standins import mails_in
 
 from dispatcher.content import Content, Template, message_context
 from dispatcher.content.folder import read_template_folder
@@ -46,28 +47,12 @@ NAMES = [
 ]
 
 
-def expanded(draft: Draft, *, backwards: bool = False) -> Iterator[tuple[str, str, dict[str, str], dict[str, str]]]:
-    """Yield address, subject, content and headers of each mail, as SendGrid's documents say that it makes them.
-
-    Substitutions are plain find-and-replace in subject and content; of subject and headers the person's own win.
-    """
-    request = orjson.loads(draft.body)
-    for person in request["personalizations"]:
-        texts = {"subject": person.get("subject", request.get("subject"))}
-        texts |= {part["type"]: part["value"] for part in request["content"]}
-        tags = list(person.get("substitutions", {}).items())
-        for tag, value in reversed(tags) if backwards else tags:
-            texts = {place: text.replace(tag, value) for place, text in texts.items()}
-        headers = request.get("headers", {}) | person.get("headers", {})
-        yield person["to"][0]["email"], texts.pop("subject"), texts, headers
-
-
 def check(envelopes: Sequence[Envelope], drafts: Sequence[Draft]) -> None:
     """Everybody is in exactly one request, and gets their own mail from it."""
     assert sorted(e.message_id for d in drafts for e in d.envelopes) == sorted(e.message_id for e in envelopes)
     for draft, backwards in itertools.product(drafts, (False, True)):
         for envelope, (to, subject, texts, headers) in zip(
-            draft.envelopes, expanded(draft, backwards=backwards), strict=True
+            draft.envelopes, mails_in(draft.body, backwards=backwards), strict=True
         ):
             content = envelope.content
             assert (to, subject) == (envelope.to, content.subject)
