@@ -193,7 +193,7 @@ async def _post(session: aiohttp.ClientSession, request: Request, deadline: floa
             return Answer(response.status, response.headers, body, whole, wire.first_byte)
     except _TooLateError:
         return NotWritten(PAST_DEADLINE)
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+    except Exception as error:  # whatever it was: what counts is whether a byte was written
         if wire.first_byte is None:
             return NotWritten(f"no connection ({type(error).__name__})")
         return NoAnswer(f"no answer ({type(error).__name__})", wire.first_byte)

@@ -147,6 +147,7 @@ def rest(r: Receipt) -> bool:
         ("rcpt-452-4.5.3", again),
         ("rcpt-421-4.3.2", rest),
         ("rcpt-530-5.7.0", account),
+        ("rcpt-554-5.7.1-relay", account),  # "... said so to <rcpt-554-5.7.1-relay@...>"
         ("data-451-4.3.0", again),
         ("data-554-5.5.1", about("message")),
         ("data-421-4.3.2", rest),
@@ -172,7 +173,8 @@ def test_a_refusal_is_read_at_each_stage_and_the_connection_goes_on(
 
 
 @pytest.mark.parametrize(
-    ("sender", "expected"), [("mail-451-4.3.2", again), ("mail-501-5.1.7", account), ("mail-421-4.3.2", rest)]
+    ("sender", "expected"),
+    [("mail-451-4.3.2", again), ("mail-501-5.1.7", account), ("mail-550-5.7.1", account), ("mail-421-4.3.2", rest)],
 )
 def test_a_sender_that_is_refused(smtp: Smtp, sender: str, expected: Callable[[Receipt], bool]) -> None:
     [receipt] = hand_over(smtp, [make_mail(1, from_email=f"{sender}@small.example")])

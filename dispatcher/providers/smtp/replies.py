@@ -25,6 +25,7 @@ _NO_SUCH_ADDRESS = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10"})
 #: What is wrong with who we are, not with the mail: authentication, its absence, relaying, the sender's own address.
 _OUR_ACCOUNT = frozenset({"5.7.8", "5.7.9", "5.7.11", "5.7.14", "5.1.7", "5.1.8", "5.7.3"})
 _OUR_ACCOUNT_CODES = frozenset({530, 534, 535, 538, 454})
+_RELAYING = re.compile(r"\brelay", re.IGNORECASE)  # 5.7.1 says it of policies, too; only the words tell
 _FULL_MAILBOX = "5.2.2"
 
 
@@ -44,8 +45,13 @@ def refusal(reply: Reply, stage: Stage, first_byte: float | None) -> Receipt:
     """Return what it means that a server answered so, and not with success."""
     words = without_addresses(reply.words.removeprefix(reply.enhanced))
     detail = f"the mail server answered {reply.code} {reply.enhanced} {words}".replace("  ", " ").rstrip()
-    if stage in ("greeting", "login") or reply.code in _OUR_ACCOUNT_CODES or reply.enhanced in _OUR_ACCOUNT:
-        # Before any mail a 4xx is a server that has enough, a 5xx one that does not want us.
+    if (
+        stage in ("greeting", "login")
+        or reply.code in _OUR_ACCOUNT_CODES
+        or reply.enhanced in _OUR_ACCOUNT
+        or (reply.code >= 500 and (stage == "mail" or _RELAYING.search(reply.words)))
+    ):
+        # Here a 4xx is a server that has enough, a 5xx one that does not want us, whoever the mail is for.
         if 400 <= reply.code < 500:
             return RetryAfter(detail, _LANE_RESTS)
         return Rejected(detail, first_byte, scope="account")
@@ -58,8 +64,6 @@ def refusal(reply: Reply, stage: Stage, first_byte: float | None) -> Receipt:
 
 def _for_good(reply: Reply, stage: Stage, detail: str, first_byte: float | None) -> Rejected:
     enhanced = reply.enhanced
-    if reply.code in (500, 501, 502, 503, 504) and stage == "mail":
-        return Rejected(detail, first_byte, scope="account")  # it does not speak with us as it should
     if enhanced in _NO_SUCH_ADDRESS:
         return Rejected(detail, first_byte, suppress="hard_bounce", scope="address")
     if enhanced == _FULL_MAILBOX or (stage == "rcpt" and reply.code == 552):
