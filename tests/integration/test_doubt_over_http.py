@@ -139,11 +139,20 @@ def canned(status: int, body: bytes = b"<html><h1>Bad Gateway</h1></html>", *hea
     return reply[: len(reply) - cut]
 
 
-@pytest.mark.parametrize("status", [302, 500, 502, 503, 504, 599])
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 599])
 def test_whatever_is_no_plain_yes_or_no_is_doubt(make: Make, network: FaultProxy, status: int) -> None:
-    network.canned = canned(status, b"<html><h1>Bad Gateway</h1></html>", "Location: http://127.0.0.1:1/")
+    network.canned = canned(status)
 
     assert kinds(hand_over(make(network.url))) == {Unknown}
+
+
+@pytest.mark.parametrize("status", [301, 307, 308])
+def test_a_redirect_is_doubt_and_is_not_followed(make: Make, network: FaultProxy, api: StandIn, status: int) -> None:
+    paths = [f"{api.url}/v3/mail/send", f"{api.url}/2010-04-01/Accounts/{ACCOUNT_SID}/Messages.json"]
+    for path in paths:
+        network.canned = canned(status, b"", f"Location: {path}")
+        assert kinds(hand_over(make(network.url))) == {Unknown}
+    assert (api.calls, api.complaints) == ([], [])
 
 
 def test_an_error_20500_of_twilio_is_doubt(network: FaultProxy) -> None:

@@ -116,6 +116,18 @@ def test_offenders_that_are_not_named_are_found_by_halving(
     assert len(api.calls) <= 1 + 2 * 6 * len(offenders)
 
 
+def test_many_offenders_among_people_who_are_accepted_are_all_found(sendgrid: SendGrid, api: StandIn) -> None:
+    wrong = {bad(number) for number in range(2, 60, 3)}
+
+    def unnamed(call: Call) -> Say | None:
+        return sendgrid_error(400, (None, "Bad Request")) if any(p.to in wrong for p in call.people) else None
+
+    receipts = hand_over(sendgrid, api, people(60), unnamed)
+
+    assert {bad(number) for number, receipt in enumerate(receipts) if isinstance(receipt, Rejected)} == wrong
+    assert {receipt.scope for receipt in receipts if isinstance(receipt, Rejected)} == {"message"}
+
+
 def test_what_concerns_all_of_them_is_not_asked_one_by_one(sendgrid: SendGrid, api: StandIn) -> None:
     receipts = hand_over(sendgrid, api, people(250), lambda _: sendgrid_error(400, (None, "Bad Request")))
 

@@ -24,6 +24,7 @@ from house import free_port
 from mail_server import Running, mail_server
 
 from dispatcher.providers.protocol import (
+    PAST_DEADLINE,
     Accepted,
     Envelope,
     Moment,
@@ -36,7 +37,8 @@ from dispatcher.providers.protocol import (
 )
 from dispatcher.providers.smtp import Smtp
 from dispatcher.providers.smtp import connection as connections
-from dispatcher.providers.smtp.connection import server_at
+from dispatcher.providers.smtp.connection import Connection, server_at
+from dispatcher.providers.smtp.replies import Reply
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +225,25 @@ def test_past_the_deadline_no_byte_of_a_mail_is_written(smtp: Smtp, server: Runn
     assert isinstance(hand_over(smtp, [to("slow-data")], seconds=1)[0], NotSent)
     assert isinstance(hand_over(smtp, [make_mail(2)])[0], Accepted)
     assert [mail["to"] for mail in server.taken()] == ["p2@people.example"]
+
+
+def test_the_deadline_is_looked_at_right_before_the_first_byte_of_the_mail(
+    smtp: Smtp, server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = threading.Event()
+    command = Connection.command
+
+    def slow(connection: Connection, line: str, **limits: float) -> Reply:
+        reply = command(connection, line, **limits)
+        if line == "DATA":
+            late.set()
+        return reply
+
+    monkeypatch.setattr(Connection, "command", slow)
+    monkeypatch.setattr("dispatcher.providers.smtp.boot_seconds", lambda: boot_seconds() + 100 * late.is_set())
+
+    assert hand_over(smtp, [make_mail(1)]) == [NotSent(PAST_DEADLINE)]
+    assert server.taken() == []
 
 
 def test_a_server_that_is_not_there_has_taken_nothing() -> None:

@@ -151,6 +151,34 @@ def test_parts_joined_are_the_texts_and_have_no_more_holes_than_told(texts: list
     assert sum(isinstance(part, tuple) for part in parts) <= most
 
 
+def test_no_key_is_the_beginning_of_another_and_digits_behind_a_hole_are_no_key() -> None:
+    between = [f"{n}0 and what everybody reads, part {n} of it\n" for n in range(30)]
+    envelopes = [
+        make_envelope(
+            n, Content("Hi", "", "".join(f"{place}x{n}{text}" for place, text in enumerate(between)), "t", "en")
+        )
+        for n in range(3)
+    ]
+    drafts = drafts_of(envelopes)
+
+    check(envelopes, drafts)
+    many = [
+        make_envelope(
+            n, Content("Hi", "", "".join(f"{'ab'[n] * (1 + p)}{t}" for p, t in enumerate(between)), "t", "en")
+        )
+        for n in range(2)
+    ]
+    check(many, drafts_of(many))
+    assert len(orjson.loads(drafts_of(many)[0].body)["personalizations"][0]["substitutions"]) == 30
+
+
+@pytest.mark.parametrize("subject", ["-zqa00-", "A-zqa00-B", "zqa"])
+def test_a_subject_that_looks_like_a_key_stays_as_it_is(subject: str) -> None:
+    envelopes = [make_envelope(n, Content(subject, "", f"<p>{n}</p>", f"{n}", "en")) for n in range(3)]
+
+    check(envelopes, drafts_of(envelopes))
+
+
 SECTION = "<p>" + "A long story about the kitchen of last winter. " * 400 + "</p>\n"
 
 
