@@ -172,6 +172,9 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        raise InvalidDefinition(
-            [f"DISPATCHER_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
-        ) from error
+        raise InvalidDefinition([_line(found) for found in error.errors()]) from error
+
+
+def _line(found: Any) -> str:
+    setting = "_".join(map(str, found["loc"])).upper()
+    return f"DISPATCHER_{setting}: {found['msg'].removeprefix('Value error, ')}"
