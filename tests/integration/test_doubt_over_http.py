@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -14,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from certificates import write_certificate
 from envelopes import ACCOUNT_SID, SERVICE_SID, make_mail, make_text
 from fault_proxy import Fault, FaultProxy, fault_proxy
 from house import free_port
@@ -98,6 +101,29 @@ def test_all_is_well_through_the_proxy(make: Make, network: FaultProxy, api: Sta
 
 def test_a_refused_connection_is_proof_that_nothing_was_sent(make: Make) -> None:
     assert kinds(hand_over(make(f"http://127.0.0.1:{free_port()}"))) == {NotSent}
+
+
+def test_who_cannot_prove_who_they_are_gets_not_one_byte_of_the_request(make: Make, tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*write_certificate(tmp_path))
+    got: list[bytes] = []
+
+    def serve(listener: socket.socket) -> None:
+        with suppress(OSError):  # the handshake is broken off
+            while True:
+                client, _ = listener.accept()
+                with client, suppress(OSError), context.wrap_socket(client, server_side=True) as encrypted:
+                    got.append(encrypted.recv(10))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.5)
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        receipts = hand_over(make(f"https://localhost:{listener.getsockname()[1]}"))
+        thread.join()
+
+    assert kinds(receipts) == {NotSent}
+    assert b"".join(got) == b""
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import email
 import email.policy
 import re
 import socket
-import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,10 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from certificates import write_certificate
 from envelopes import make_mail
 from house import free_port
 from mail_server import Running, mail_server
@@ -327,28 +323,7 @@ def test_a_server_that_does_not_want_us(replies: list[bytes], expected: Callable
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """The files of a certificate for this machine, and of its key."""
-    folder = tmp_path_factory.mktemp("certificate")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return str(folder / "cert.pem"), str(folder / "key.pem")
+    return write_certificate(tmp_path_factory.mktemp("certificate"))
 
 
 @pytest.mark.parametrize(("scheme", "option"), [("smtp+starttls", "--tls"), ("smtps", "--smtps")])
@@ -391,4 +366,3 @@ def test_a_server_without_starttls_is_not_spoken_to_in_clear(server: Running, sm
 def test_a_password_is_in_no_representation() -> None:
     assert "hidden" not in repr(server_at("smtps://u:hidden@mail.example"))
     assert replace(server_at("smtps://u:hidden@mail.example"), port=1).password == "hidden"
-    assert ssl.OPENSSL_VERSION
