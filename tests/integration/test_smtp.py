@@ -286,12 +286,28 @@ def scripted(*replies: bytes, after_dot: bytes = b"250 ok\r\n", then_mute: bool 
 FINE = [*GREETING, b"250 mail\r\n", b"250 rcpt\r\n", b"354 go on\r\n"]
 
 
-@pytest.mark.parametrize("after_dot", [b"", b"250", b"250 no end of line", b"250-more\r\n", b"999 what\r\n", b"\r\n"])
+@pytest.mark.parametrize(
+    "after_dot", [b"", b"250", b"250 no end of line", b"250-more\r\n", b"999 what\r\n", b"354 more\r\n", b"\r\n"]
+)
 def test_what_is_no_complete_reply_to_the_final_dot_leaves_a_doubt(after_dot: bytes) -> None:
     with scripted(*FINE, after_dot=after_dot) as port:
         [receipt] = hand_over(Smtp(server_at(f"smtp://127.0.0.1:{port}")), [make_mail(1)])
 
     assert isinstance(receipt, Unknown)
+
+
+def test_what_breaks_after_the_acceptance_does_not_undo_it(
+    smtp: Smtp, server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def quit_badly(connection: Connection) -> None:
+        connection.drop()
+        raise OSError("the network is gone")
+
+    monkeypatch.setattr("dispatcher.providers.smtp._MOST_MAILS", 1)
+    monkeypatch.setattr(Connection, "quit", quit_badly)
+
+    assert isinstance(hand_over(smtp, [make_mail(1)])[0], Accepted)
+    assert len(server.taken()) == 1
 
 
 def test_a_server_that_says_nothing_after_the_final_dot_leaves_a_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,6 +325,8 @@ def test_a_server_that_says_nothing_after_the_final_dot_leaves_a_doubt(monkeypat
         ([b"421 too many\r\n"], rest),
         ([b"hello\r\n"], lambda r: isinstance(r, NotSent)),
         ([*GREETING, b"250 mail"], lambda r: isinstance(r, NotSent)),
+        ([*GREETING, b"354 what\r\n"], lambda r: isinstance(r, NotSent)),
+        ([*GREETING, b"250 mail\r\n", b"250 rcpt\r\n", b"250 data\r\n"], lambda r: isinstance(r, NotSent)),
     ],
 )
 def test_a_server_that_does_not_want_us(replies: list[bytes], expected: Callable[[Receipt], bool]) -> None:

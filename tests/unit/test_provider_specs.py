@@ -68,7 +68,7 @@ def test_a_request_to_twilio_is_what_its_description_says(sms: Request) -> None:
     assert form["StatusCallback"] == (
         f"https://shop.example/hooks/twilio/status?dispatcher_message_id={make_text(1).message_id}"
     )
-    assert 7_100 < int(form["ValidityPeriod"]) <= 7_200
+    assert 7_100 < int(form["ValidityPeriod"]) <= 7_180
 
 
 def _person(request: Any) -> Any:

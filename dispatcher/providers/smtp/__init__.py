@@ -99,13 +99,15 @@ class Smtp:
             return Rejected(str(error))
         except UnicodeEncodeError:
             return Rejected("it has half a character, which is no text")
+        receipt: Receipt | None = None
         try:
             with self._connection() as connection:
-                return _hand_in(connection, sender, to, mail, deadline)
+                receipt = _hand_in(connection, sender, to, mail, deadline)
         except Refused as refused:
             return refusal(refused.reply, refused.stage, None)
-        except _BROKEN as error:
-            return NotSent(f"the mail server is not there, or left ({type(error).__name__})")
+        except _BROKEN as error:  # with a receipt: it broke afterwards, which changes nothing
+            return receipt or NotSent(f"the mail server is not there, or left ({type(error).__name__})")
+        return receipt
 
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
@@ -146,7 +148,9 @@ def _hand_in(connection: Connection, sender: str, to: str, mail: bytes, deadline
     )  # fmt: skip
     for stage, line in commands:
         reply = connection.command(line, within=deadline - boot_seconds())
-        if reply.code not in (250, 251, 354):
+        if reply.code < 400 and (reply.code == 354) != (stage == "data"):
+            raise smtplib.SMTPServerDisconnected("the server answers something else than was asked")
+        if reply.code >= 400:
             _start_over(connection, reply)
             return refusal(reply, stage, None)
     first_byte = boot_seconds()
@@ -161,8 +165,11 @@ def _hand_in(connection: Connection, sender: str, to: str, mail: bytes, deadline
     except _BROKEN as error:
         connection.usable = False
         return Unknown(f"no verdict of the mail server ({type(error).__name__})", first_byte)
-    if 200 <= reply.code < 300:
+    if reply.code < 300:
         return Accepted(_ADDRESS.sub("...", reply.words.removeprefix(reply.enhanced)).strip()[:100] or None, first_byte)
+    if reply.code < 400:
+        connection.usable = False
+        return Unknown(f"no verdict of the mail server ({reply.code})", first_byte)
     _start_over(connection, reply)
     return refusal(reply, "content", first_byte)
 

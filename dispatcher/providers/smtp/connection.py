@@ -12,6 +12,7 @@ import socket
 import ssl
 import struct
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -179,7 +180,8 @@ class Connection:
 
     def drop(self) -> None:
         """Close it without a word: what was not finished with a dot is nothing."""
-        self._client.close()
+        with suppress(OSError):
+            self._client.close()
 
 
 def _open(server: Server, name: str) -> _Client:

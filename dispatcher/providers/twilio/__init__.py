@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from urllib.parse import quote, urlencode
 
 import orjson
@@ -21,7 +21,6 @@ from dispatcher.providers.protocol import (
     Rejected,
     RetryAfter,
     Unknown,
-    boot_seconds,
 )
 from dispatcher.providers.twilio.codes import CODES, Refusal, Wait
 
@@ -70,7 +69,7 @@ class Twilio:
         receipts: dict[int, Receipt] = {}
         requests: dict[int, Request] = {}
         for place, envelope in enumerate(envelopes):
-            made = self._request(envelope, moment)
+            made = self._request(envelope, moment.instant(deadline))
             if isinstance(made, Request):
                 requests[place] = made
             else:
@@ -80,11 +79,11 @@ class Twilio:
             receipts[place] = receipt_of(answer, envelopes[place])
         return [receipts[place] for place in range(len(envelopes))]
 
-    def _request(self, envelope: Envelope, moment: Moment) -> Request | Receipt:
+    def _request(self, envelope: Envelope, latest: datetime) -> Request | Receipt:
+        """Return the call, or what is known without one; Twilio has it at `latest`, from when on its validity runs."""
         validity = _LONGEST_VALIDITY
         if envelope.closes_at is not None:
-            left = envelope.closes_at - moment.instant(boot_seconds())
-            validity = min(int(left.total_seconds()), _LONGEST_VALIDITY)
+            validity = min(int((envelope.closes_at - latest).total_seconds()), _LONGEST_VALIDITY)
         if validity < 1:
             return NotSent(PAST_DEADLINE)
         text = _text(envelope)
