@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import urlsplit
 
 from sqlalchemy import Connection, text
 
@@ -22,6 +23,7 @@ from dispatcher.shop import load_shop
 OLDEST_POSTGRESQL = 15
 LEAST_FREE_BYTES = 1_000_000_000
 _SILENT_SECONDS = 15
+_THIS_MACHINE = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,12 @@ def _check_settings(settings: Settings) -> Iterator[Check]:
     yield Check("home", "ok", str(settings.home))
     yield _disk(settings)
     yield Check("providers", "ok", f"e-mail {settings.email_provider}, SMS {settings.sms_provider}")
+    for name in ("sendgrid_url", "twilio_url"):
+        url = urlsplit(getattr(settings, name) or "")
+        if url.scheme == "http" and url.hostname not in _THIS_MACHINE:
+            yield Check(
+                "providers", "look", f"DISPATCHER_{name.upper()} is http: key and addresses travel in clear"
+            )
     https = settings.public_url.startswith("https://")
     if settings.sandbox_only or https:
         yield Check("public address", "ok", settings.public_url)

@@ -46,8 +46,11 @@ class FaultProxy:
                     self._open.append(client)
                     threading.Thread(target=self._guarded, args=(client,), daemon=True).start()
 
-    def close(self) -> None:
+    def stop(self) -> None:
+        """Accept nobody any more, and let whoever waits go on."""
         self._closing.set()
+
+    def close(self) -> None:
         for client in self._open:
             with suppress(OSError):
                 client.close()
@@ -124,5 +127,6 @@ def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
         try:
             yield proxy
         finally:
-            proxy.close()
+            proxy.stop()
             thread.join()
+            proxy.close()

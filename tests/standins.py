@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from provider_specs import sendgrid_faults, twilio_faults
+from provider_specs import read_both, sendgrid_faults, twilio_faults
 
 from dispatcher.providers.protocol import boot_seconds
 
@@ -144,6 +144,7 @@ def sendgrid_error(status: int, *errors: tuple[str | None, str], **headers: str)
 def stand_in() -> Iterator[StandIn]:
     """Yield a stand-in for both APIs, listening at its `url`."""
     record = StandIn()
+    read_both()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
