@@ -6,7 +6,7 @@ unsubscribe takes the same locks, so there is one order: either the message was 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from dispatcher import audience, clock, db, lanes, outranked
 from dispatcher.facts import Facts
 from dispatcher.facts_page import order_of, read_facts
-from dispatcher.gates import Defer, Reason, Send, Skip, Verdict, decide
+from dispatcher.gates import Defer, Reason, Send, Skip, Verdict, decide, open_until
 from dispatcher.locks import heed_brake, lock_addresses, lock_contacts
 from dispatcher.providers.protocol import Moment, boot_seconds
 from dispatcher.runs import Run, load_run
@@ -60,6 +60,7 @@ class Authorised:
     message_ids: frozenset[UUID]
     moment: Moment
     deadline: float  #: boot time
+    closes_at: Mapping[UUID, datetime]  #: by message: its next silence or its expiry, whichever comes first
 
 
 def authorise(
@@ -117,7 +118,8 @@ def _authorise(
         _wake_others(connection, by_contact, going[: grant.count], objections, now)
     first_expiry = min((facts.expires_at for facts in going), default=now + SEND_WITHIN)
     within = min(SEND_WITHIN, first_expiry - now)
-    return Authorised(frozenset(sent), moment, moment.boot + within.total_seconds())
+    closes_at = {by_contact[facts.contact_id].message_id: open_until(facts, now) for facts in going[: grant.count]}
+    return Authorised(frozenset(sent), moment, moment.boot + within.total_seconds(), closes_at)
 
 
 def _wake_others(

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import urlsplit
 
 from sqlalchemy import Connection, text
 
@@ -22,6 +23,7 @@ from dispatcher.shop import load_shop
 OLDEST_POSTGRESQL = 15
 LEAST_FREE_BYTES = 1_000_000_000
 _SILENT_SECONDS = 15
+_THIS_MACHINE = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,12 @@ def _check_settings(settings: Settings) -> Iterator[Check]:
     yield Check("home", "ok", str(settings.home))
     yield _disk(settings)
     yield Check("providers", "ok", f"e-mail {settings.email_provider}, SMS {settings.sms_provider}")
+    for name in ("sendgrid_url", "twilio_url"):
+        url = urlsplit(getattr(settings, name) or "")
+        if url.scheme == "http" and url.hostname not in _THIS_MACHINE:
+            yield Check(
+                "providers", "look", f"DISPATCHER_{name.upper()} is http: key and addresses travel in clear"
+            )
     https = settings.public_url.startswith("https://")
     if settings.sandbox_only or https:
         yield Check("public address", "ok", settings.public_url)
@@ -64,7 +72,7 @@ def _disk(settings: Settings) -> Check:
 
 def _check_runtime(runtime: Runtime) -> Iterator[Check]:
     with runtime.database.connect() as connection:
-        for check in (_database, _time_zones, _clock, _shop, _brake, _rooms, _lost, _waiting):
+        for check in (_database, _time_zones, _clock, _shop, _brake, _lanes, _rooms, _lost, _waiting):
             yield check(connection)
         yield from _places(connection)
     yield Check("keys", "ok", "they are the ones this database was made with")
@@ -145,6 +153,17 @@ def _brake(connection: Connection) -> Check:
     if row.stopped_at is None:
         return Check("brake", "ok", "off")
     return Check("brake", "look", f"stopped by {row.stopped_by}: nothing leaves until dispatcher go-on")
+
+
+def _lanes(connection: Connection) -> Check:
+    resting = connection.execute(
+        text("""SELECT name, paused_until FROM lane
+                WHERE paused_until > clock_timestamp() + (SELECT clock_offset FROM engine) ORDER BY name""")
+    ).all()
+    if not resting:
+        return Check("lanes", "ok", "none has to rest")
+    detail = ", ".join(f"{lane.name} until {lane.paused_until:%H:%M:%S} UTC" for lane in resting)
+    return Check("lanes", "look", f"at rest: {detail}; the provider has had enough or refuses our account, see the log")
 
 
 def _rooms(connection: Connection) -> Check:

@@ -204,6 +204,18 @@ def _spread_over(opening: Opening, facts: Facts) -> datetime:
     return moment if moment < facts.expires_at else opening.opens_at  # rather in the stampede than too late
 
 
+def open_until(facts: Facts, now: datetime) -> datetime:
+    """Return from when on the message is not welcome any more: its next silence or its expiry.
+
+    What a provider that keeps messages is told (the `ValidityPeriod` of an SMS).
+    """
+    if not facts.silences or not facts.run.heeds_quiet_hours:
+        return facts.expires_at
+    opening = next_opening(now, facts.silences, facts.run.guard)
+    closes_at = opening.closes_at if opening is not None else now
+    return facts.expires_at if closes_at is None else min(closes_at, facts.expires_at)
+
+
 def not_outranked(facts: Facts, now: datetime) -> Verdict:
     if not facts.rivals or not facts.run.marketing:
         return SEND

@@ -19,6 +19,15 @@ class Grant:
     next_at: datetime | None
 
 
+def rest(connection: Connection, name: str, wait: timedelta, now: datetime) -> None:
+    """Let nothing of the lane be authorised until `wait` is over; a longer rest that it has already stays."""
+    connection.execute(
+        text("""INSERT INTO lane (name, paused_until) VALUES (:name, :until)
+                ON CONFLICT (name) DO UPDATE SET paused_until = GREATEST(lane.paused_until, excluded.paused_until)"""),
+        {"name": name, "until": now + wait},
+    )
+
+
 def take(connection: Connection, name: str, wanted: int, now: datetime) -> Grant:
     """Take up to `wanted` tokens of the lane's rate; what is granted counts as used, whatever becomes of it."""
     row = connection.execute(

@@ -59,6 +59,10 @@ class Renderer:
         """Whether the template may break quiet hours."""
         return self._template.meta.urgent
 
+    def language(self, locale: str | None) -> str:
+        """Return the language a contact of this locale is written to in."""
+        return self._template.variant(locale).locale
+
     def read_ahead(self, connection: Connection, contact_ids: list[int]) -> None:
         """Read what the template asks about these contacts, in one query for all."""
         if "interests" in self._template.variables:
@@ -77,7 +81,7 @@ class Renderer:
         if not to:
             raise Refused(f"the contact has no {self._run.channel} address")
         link = self._link(row)
-        language = self._template.variant(row.locale).locale  # of the content, which may not be the reader's own
+        language = self.language(row.locale)  # of the content, which may not be the reader's own
         data = data_key.open(row.data) if row.data else {}
         topic, confirm_url = self._confirmation(row, data)
         title = topic.title_for(language) if topic else None
@@ -105,7 +109,18 @@ class Renderer:
                     unsubscribe_url=link,
                 )
             )
-        return Envelope(row.id, self._run.id, row.external_id, to, content, headers)
+        return Envelope(
+            message_id=row.id,
+            run_id=self._run.id,
+            contact=row.external_id,
+            to=to,
+            content=content,
+            headers=headers,
+            from_name=self._identity.name,
+            from_email=self._identity.from_email,
+            campaign=self._run.name,
+            marketing=self._run.class_ == "marketing",
+        )
 
     def _confirmation(self, row: Row[Any], data: dict[str, Any]) -> tuple[Topic | None, str | None]:
         """Return what the message is about, and the link that confirms it if it is an opt-in confirmation."""

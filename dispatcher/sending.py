@@ -6,7 +6,8 @@ No database session is open while a provider is talked to.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from threading import Event
 from typing import Any
@@ -15,15 +16,24 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Connection, Engine, Row, text
 
-from dispatcher import clock, db, identity, outranked, suppression
+from dispatcher import clock, db, identity, lanes, outranked, suppression
 from dispatcher.authorise import LEASE, Authorised, Candidate, Claim, authorise
 from dispatcher.errors import DispatcherError
 from dispatcher.gates import Reason
 from dispatcher.locks import lock_contacts, lock_pending_of
-from dispatcher.providers.protocol import Envelope, Provider, Receipt, Rejected, Unknown, boot_seconds
+from dispatcher.providers.protocol import (
+    Accepted,
+    Envelope,
+    Provider,
+    Receipt,
+    Rejected,
+    RetryAfter,
+    Unknown,
+    boot_seconds,
+)
 from dispatcher.rendering import CONTACT_COLUMNS, Renderer, Sender
 from dispatcher.runs import load_run
-from dispatcher.settle import settle
+from dispatcher.settle import ACCOUNT_REST, settle
 from dispatcher.suppression import Reason as SuppressionReason
 
 log = structlog.get_logger()
@@ -64,6 +74,7 @@ def send_batch(hands: Hands, batch_id: int) -> int:
     try:
         provider = hands.providers[run.channel]
         _follow(hands.database, [row.id for row in contents if row.merged_into is not None])
+        rows.sort(key=lambda row: renderer.language(row.locale))  # mails of one language may share what is sent once
         for some in _slices(rows, provider.slice_size):
             if hands.stopping.is_set():
                 break
@@ -135,7 +146,11 @@ def _send_slice(hands: Hands, claim: Claim, provider: Provider, rendered: list[R
     authorised = authorise(
         hands.database, claim, [r.candidate for r in rendered], provider=provider.name, urgent=urgent
     )
-    going = [r.envelope for r in rendered if r.candidate.message_id in authorised.message_ids and r.envelope]
+    going = [
+        replace(r.envelope, closes_at=authorised.closes_at[r.candidate.message_id])
+        for r in rendered
+        if r.candidate.message_id in authorised.message_ids and r.envelope
+    ]
     if not going:
         return 0
     receipts = _hand_over(provider, going, authorised)
@@ -143,7 +158,9 @@ def _send_slice(hands: Hands, claim: Claim, provider: Provider, rendered: list[R
     settle(hands.database, hands.worker_id, message_ids, receipts, authorised.moment)
     _suppress(hands.database, {e.message_id: r.suppress for e, r in zip(going, receipts, strict=True)
                                if isinstance(r, Rejected) and r.suppress})  # fmt: skip
+    _rest(hands.database, claim.lane, provider, receipts)
     log.info("slice.settled", run=str(claim.run_id), lane=claim.lane, messages=len(going),
+             units=sum(receipt.units for receipt in receipts if isinstance(receipt, Accepted)),
              seconds=round(boot_seconds() - authorised.moment.boot, 3))  # fmt: skip
     return len(going)
 
@@ -154,6 +171,21 @@ def _hand_over(provider: Provider, going: list[Envelope], authorised: Authorised
     except Exception as error:  # a provider that breaks has told us nothing: every message of the slice is in doubt
         log.exception("provider.broke", provider=provider.name, error=type(error).__name__)
         return [Unknown(f"the provider code failed: {type(error).__name__}", boot_seconds()) for _ in going]
+
+
+def _rest(database: Engine, lane: str, provider: Provider, receipts: list[Receipt]) -> None:
+    """Let the lane rest if its provider has had enough, or does not take anything from our account."""
+    refusals = [r.detail for r in receipts if isinstance(r, Rejected) and r.scope == "account"]
+    waits = [r.wait for r in receipts if isinstance(r, RetryAfter)] + [ACCOUNT_REST] * bool(refusals)
+    if refusals:
+        log.error("provider.refuses_our_account", provider=provider.name, lane=lane, detail=refusals[0])
+    if waits:
+        db.insist(partial(_rest_for, database, lane, max(waits)), resting=lane)
+
+
+def _rest_for(database: Engine, lane: str, wait: timedelta) -> None:
+    with database.begin() as connection:
+        lanes.rest(connection, lane, wait, clock.read_now(connection))
 
 
 def _suppress(database: Engine, refused: dict[UUID, SuppressionReason]) -> None:

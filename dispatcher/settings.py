@@ -6,10 +6,12 @@ setting: `apply` reads it into the database (`definitions.Shop`).
 
 from __future__ import annotations
 
+import re
 import tomllib
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -17,6 +19,24 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from dispatcher.errors import InvalidDefinition
 
 WORKSPACE_FILE = "dispatcher.toml"
+
+
+#: Credential -> the provider that needs it, what it looks like, and what it is.
+_NEEDED_BY = {
+    "sendgrid_api_key": ("sendgrid", r"[!-~]+", "an API key with the permission Mail Send"),
+    "twilio_account_sid": ("twilio", r"AC[0-9a-fA-F]{32}", "the account's SID, AC and 32 hex digits"),
+    "twilio_auth_token": ("twilio", r"[!-~]+", "the account's auth token"),
+    "twilio_messaging_service_sid": ("twilio", r"MG[0-9a-fA-F]{32}", "a Messaging Service's SID, MG and 32 hex digits"),
+    "smtp_url": (
+        "smtp",
+        r"(?:smtp|smtp\+starttls|smtps)://(?:[^@/\s]*@)?[^@/\s]+/?",
+        "an address like smtp+starttls://user:password@host:587",
+    ),
+}
+
+
+def _named(providers: set[str]) -> str:
+    return " and ".join(sorted(providers - {"sandbox"}))
 
 
 class Settings(BaseSettings):
@@ -31,11 +51,19 @@ class Settings(BaseSettings):
     )  #: redis://... or unix:///path?db=0; none: the embedded Valkey
     host: str = "127.0.0.1"  #: where `serve` and `up` listen
     port: int = Field(default=8000, ge=1, le=65535)
+    email_provider: Literal["sandbox", "sendgrid", "smtp"] = "sandbox"
+    sms_provider: Literal["sandbox", "twilio"] = "sandbox"
     #: where the links in messages lead, https outside the sandbox; none: this machine, at `host` and `port`
     public_url: str = Field(default="", validate_default=True)
     secret_keys: SecretStr | None = None  #: comma-separated base64 of 32 bytes, newest first; none: HOME/secret_keys
-    email_provider: Literal["sandbox"] = "sandbox"
-    sms_provider: Literal["sandbox"] = "sandbox"
+    sendgrid_api_key: SecretStr | None = Field(default=None, validate_default=True)
+    sendgrid_url: str | None = None  #: instead of https://api.sendgrid.com
+    sendgrid_slice: int = Field(default=250, ge=1, le=1_000)  #: most mails of one request
+    twilio_account_sid: str | None = Field(default=None, validate_default=True)
+    twilio_auth_token: SecretStr | None = Field(default=None, validate_default=True)
+    twilio_messaging_service_sid: str | None = Field(default=None, validate_default=True)
+    twilio_url: str | None = None  #: instead of https://api.twilio.com
+    smtp_url: SecretStr | None = Field(default=None, validate_default=True)  #: smtps://user:password@host:465
     from_email: str | None = None  #: instead of shop.from_email
     postal_address: str | None = None  #: instead of shop.postal_address
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -48,13 +76,61 @@ class Settings(BaseSettings):
     @field_validator("public_url")
     @classmethod
     def _leads_somewhere(cls, value: str, info: ValidationInfo) -> str:
-        """Return the address without a slash at the end; the local one if none is given."""
+        """Return the address without a slash at the end; the local one if none is given.
+
+        Links in real messages have to be https (RFC 8058), and Twilio calls no host with an underscore.
+        """
+        providers = {str(info.data.get(f"{channel}_provider", "sandbox")) for channel in ("email", "sms")}
+        if providers != {"sandbox"} and not value.startswith("https://"):
+            raise ValueError(
+                f"must be the https:// address that readers reach `dispatcher serve` at, with {_named(providers)}"
+            )
+        if "twilio" in providers and "_" in (urlsplit(value).hostname or ""):
+            raise ValueError("must be a host without an underscore: Twilio calls no other")
         if not value:
             host = str(info.data.get("host", "127.0.0.1"))
             host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
             return f"http://{f'[{host}]' if ':' in host else host}:{info.data.get('port', 8000)}"
         if not value.startswith(("http://", "https://")):
             raise ValueError("must begin with https:// (http:// only for the sandbox)")
+        return value.rstrip("/")
+
+    @field_validator(*_NEEDED_BY)
+    @classmethod
+    def _needed(cls, value: SecretStr | str | None, info: ValidationInfo) -> SecretStr | str | None:
+        """Return the credential; one that a configured provider lacks is said at the start, not with a message."""
+        provider, looks_like, kind = _NEEDED_BY[str(info.field_name)]
+        plain = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if not plain:
+            if provider in (info.data.get("email_provider"), info.data.get("sms_provider")):
+                raise ValueError(f"must be set for {provider}: {kind}")
+            return None
+        if re.fullmatch(looks_like, plain) is None:
+            raise ValueError(f"is not {kind}")
+        return value
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _is_no_open_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        """Return the address; Refused if a password would go over the network in clear."""
+        try:
+            parts = urlsplit(value.get_secret_value()) if value is not None else None
+            if parts is None or parts.port == 0:
+                return value
+        except ValueError:
+            raise ValueError("has a port that is no number") from None
+        if parts.scheme == "smtp" and parts.username and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+            raise ValueError("would send its password in clear: write smtp+starttls:// or smtps://")
+        return value
+
+    @field_validator("sendgrid_url", "twilio_url")
+    @classmethod
+    def _only_a_place(cls, value: str | None) -> str | None:
+        """Return scheme, host and port, in whose place the provider's own are left out."""
+        if not value:
+            return None
+        if re.fullmatch(r"https?://[^/?#@\s]+/?", value) is None:
+            raise ValueError("must be scheme, host and port, like https://api.eu.sendgrid.com")
         return value.rstrip("/")
 
     @classmethod
@@ -96,6 +172,9 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        raise InvalidDefinition(
-            [f"DISPATCHER_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
-        ) from error
+        raise InvalidDefinition([_line(found) for found in error.errors()]) from error
+
+
+def _line(found: Any) -> str:
+    setting = "_".join(map(str, found["loc"])).upper()
+    return f"DISPATCHER_{setting}: {found['msg'].removeprefix('Value error, ')}"

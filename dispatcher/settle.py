@@ -11,16 +11,18 @@ from sqlalchemy import Connection, Engine, text
 
 from dispatcher import clock, db
 from dispatcher.gates import Reason
-from dispatcher.providers.protocol import Accepted, Moment, NotSent, Receipt, Rejected, Unknown
+from dispatcher.providers.protocol import Accepted, Moment, NotSent, Receipt, Rejected, RetryAfter, Unknown
 
 _LONGEST_WAIT = timedelta(minutes=30)
 _FIRST_WAIT = timedelta(seconds=5)
+#: How long a lane rests after its provider refused our account: somebody has to put that in order.
+ACCOUNT_REST = timedelta(minutes=1)
 
 _SETTLE = text("""
 UPDATE message m SET status = x.status, reason = x.reason, handed_over_at = x.handed_over_at, settled_at = :now,
-       provider_ref = x.ref
+       provider_ref = x.ref, facts = CASE WHEN x.detail IS NOT NULL THEN jsonb_build_object('because', x.detail) END
 FROM unnest(CAST(:ids AS uuid[]), CAST(:statuses AS text[]), CAST(:reasons AS text[]), CAST(:moments AS timestamptz[]),
-            CAST(:refs AS text[])) AS x(id, status, reason, handed_over_at, ref)
+            CAST(:refs AS text[]), CAST(:details AS text[])) AS x(id, status, reason, handed_over_at, ref, detail)
 WHERE m.id = x.id AND m.status = 'sending' AND m.worker_id = :worker
 """)
 
@@ -60,16 +62,18 @@ def _write(
     settled: list[tuple[Any, ...]] = []
     again: list[tuple[UUID, str, timedelta]] = []
     for message_id, receipt in zip(message_ids, receipts, strict=True):
-        if isinstance(receipt, NotSent):
+        if isinstance(receipt, (NotSent, RetryAfter)):
             again.append((message_id, receipt.detail, receipt.wait))
+        elif isinstance(receipt, Rejected) and receipt.scope == "account":  # no fault of the message
+            again.append((message_id, receipt.detail, ACCOUNT_REST))
         else:
             settled.append((message_id, *_outcome(receipt, moment)))
     if settled:
-        ids, statuses, reasons, moments, refs = (list(column) for column in zip(*settled, strict=True))
+        ids, statuses, reasons, moments, refs, details = (list(column) for column in zip(*settled, strict=True))
         connection.execute(
             _SETTLE,
-            {"ids": ids, "statuses": statuses, "reasons": reasons, "moments": moments, "refs": refs, "now": now,
-             "worker": worker_id},
+            {"ids": ids, "statuses": statuses, "reasons": reasons, "moments": moments, "refs": refs,
+             "details": details, "now": now, "worker": worker_id},
         )  # fmt: skip
     if again:
         ids, details, waits = (list(column) for column in zip(*again, strict=True))
@@ -87,12 +91,15 @@ def _write(
         )
 
 
-def _outcome(receipt: Accepted | Rejected | Unknown, moment: Moment) -> tuple[str, str | None, datetime, str | None]:
-    handed_over_at = moment.instant(receipt.handed_over)
+def _outcome(
+    receipt: Accepted | Rejected | Unknown, moment: Moment
+) -> tuple[str, str | None, datetime | None, str | None, str | None]:
+    """Return status, reason, when its first byte left, the provider's reference, and what was said."""
+    handed_over_at = None if receipt.handed_over is None else moment.instant(receipt.handed_over)
     match receipt:
         case Accepted(ref=ref):
-            return "sent", None, handed_over_at, ref
-        case Rejected():
-            return "failed", Reason.REJECTED, handed_over_at, None
-        case Unknown():
-            return "unknown", None, handed_over_at, None
+            return "sent", None, handed_over_at, ref, None
+        case Rejected(detail=detail):
+            return "failed", Reason.REJECTED, handed_over_at, None, detail
+        case Unknown(detail=detail):
+            return "unknown", None, handed_over_at, None, detail

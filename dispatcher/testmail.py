@@ -17,7 +17,7 @@ from dispatcher.content import message_context, preview
 from dispatcher.errors import Refused
 from dispatcher.frozen_templates import load_template
 from dispatcher.mail import headers_for
-from dispatcher.providers import provider_for
+from dispatcher.providers import providers_for
 from dispatcher.providers.protocol import Accepted, Envelope, Moment, boot_seconds
 from dispatcher.rendering import Sender
 from dispatcher.runs import template_of
@@ -39,9 +39,11 @@ def send(runtime: Runtime, channel: str, name: str, to: str, *, by: str) -> str 
         now = clock.read_now(connection)
         audit.record(connection, by, "template.send", f"{channel}/{name}", {"message": str(envelope.message_id)})
     moment = Moment(now, boot_seconds())
-    configured = settings.email_provider if channel == "email" else settings.sms_provider
-    provider = provider_for(channel, configured, home=settings.home)
-    [receipt] = provider.hand_over([envelope], moment, moment.boot + _PATIENCE.total_seconds())
+    provider = providers_for(settings)[channel]
+    try:
+        [receipt] = provider.hand_over([envelope], moment, moment.boot + _PATIENCE.total_seconds())
+    finally:
+        provider.close()
     if not isinstance(receipt, Accepted):
         raise Refused(f"{provider.name} did not accept the test message: {receipt.detail}")
     return receipt.ref
@@ -95,4 +97,7 @@ def _envelope(connection: Connection, sender: Sender, channel: str, name: str, t
                 unsubscribe_url=link,
             )
         )
-    return Envelope(message_id, None, "test", to, content, headers)
+    return Envelope(
+        message_id, None, "test", to, content, headers, from_name=identity.name, from_email=identity.from_email,
+        campaign=name, marketing=meta.class_ == "marketing",
+    )  # fmt: skip

@@ -280,17 +280,19 @@ def live_shop(
     workspace: Mapping[str, str | None] | None = None,
     people: Path,
     log_level: str = "info",
+    providers: Mapping[str, Any] | None = None,
 ) -> Iterator[Live]:
     """Yield a shop at a working day's noon in London, with its rooms at work (two hands for marketing unless told).
 
     `servers`: URLs of a migrated database and of a broker that is this house's alone; none: embedded ones.
+    `providers`: settings of real ones; it is then the time that it is.
     """
     port = free_port()
     database_url, broker_url = servers or (None, None)
+    carried = {"public_url": f"http://127.0.0.1:{port}", "email_provider": "sandbox", "sms_provider": "sandbox"}
     settings = load_settings(
         home=home, database_url=database_url, broker_url=broker_url, secret_keys=None, log_level=log_level,
-        host="127.0.0.1", port=port, public_url=f"http://127.0.0.1:{port}",
-        email_provider="sandbox", sms_provider="sandbox", from_email=None, postal_address=None,
+        host="127.0.0.1", port=port, from_email=None, postal_address=None, **{**carried, **(providers or {})},
     )  # fmt: skip
     rooms = rooms_of(2) if rooms is None else rooms
     has_web = any(room.name == "web" for room in rooms)
@@ -312,7 +314,8 @@ def _furnish(runtime: Runtime, workspace: Mapping[str, str | None], people: Path
     folder = write_workspace(runtime.settings.home / "workspace", dict(workspace))
     now = datetime.now(UTC)
     with runtime.database.begin() as connection:
-        clock.shift(connection, working_noon(now) - now, sandbox_only=True)
+        if runtime.settings.sandbox_only:
+            clock.shift(connection, working_noon(now) - now, sandbox_only=True)
         apply(connection, read_workspace(folder), by="test")
         topics = topics_by_channel(load_shop(connection))
     import_contacts(runtime.database, runtime.key_ring, people, topics=topics)

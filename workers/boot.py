@@ -10,7 +10,7 @@ import structlog
 from dramatiq import Worker
 from dramatiq.brokers.redis import RedisBroker
 
-from dispatcher.providers import provider_for
+from dispatcher.providers import providers_for
 from dispatcher.registration import Registration, heartbeat, register, unregister
 from dispatcher.rendering import Sender
 from dispatcher.runtime import Runtime
@@ -61,6 +61,8 @@ def serve(runtime: Runtime, group: str) -> int:
         worker.stop(timeout=LAST_SLICE_MILLISECONDS)
         _close(broker)
         if not any(thread.is_alive() for thread in worker.workers):
+            for provider in hands().providers.values():
+                provider.close()
             unregister(runtime.database, registration)
         log.info("worker.stopped", worker=str(registration.worker_id))
 
@@ -71,10 +73,7 @@ def _prepare(runtime: Runtime, registration: Registration, stopping: threading.E
     _hands = Hands(
         database=runtime.database,
         sender=Sender(runtime.key_ring, settings.public_url, settings.from_email, settings.postal_address),
-        providers={
-            "email": provider_for("email", settings.email_provider, home=settings.home),
-            "sms": provider_for("sms", settings.sms_provider, home=settings.home),
-        },
+        providers=providers_for(settings),
         worker_id=registration.worker_id,
         stopping=stopping,
     )

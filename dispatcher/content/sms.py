@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 _GSM = frozenset(
@@ -9,6 +10,33 @@ _GSM = frozenset(
     "¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà"
 )
 _GSM_PAIRS = frozenset("\f^{}\\[~]|€")  # an escape and a character: two units that stay together
+
+
+_SAYS_HOW = re.compile(
+    r"\b(?:stopp?|unsubscribe|opt[ -]?out|abmelden|abbestellen|arr[eê]t(?:er)?|d[ée]sabonne\w*|sair|cancelar|"
+    r"dezabon\w*|baja|cancella\w*)\b",
+    re.IGNORECASE,
+)
+# In GSM-7, so that no text needs twice the parts because of it.  STOP is what every gateway understands.
+_WAY_OUT = {
+    "en": "Reply STOP to opt out",
+    "de": "Abmelden: STOP antworten",
+    "es": "Responde STOP para no recibir nada",
+    "fr": "Répondez STOP pour ne plus rien recevoir",
+    "it": "Rispondi STOP per non ricevere altro",
+    "pt": "Responda STOP para sair",
+    "ro": "Raspunde STOP pentru dezabonare",
+}
+
+
+def with_way_out(text: str, language: str) -> str:
+    """Return a marketing text that says in words how to end it, by an answer if it does not say so itself.
+
+    A link alone does not say what it is for.
+    """
+    if _SAYS_HOW.search(text):
+        return text
+    return f"{text}\n{_WAY_OUT.get(language.partition('-')[0], _WAY_OUT['en'])}"
 
 
 def sms_segments(text: str) -> tuple[str, int]:

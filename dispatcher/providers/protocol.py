@@ -1,10 +1,18 @@
 """What every provider does: take a slice of authorised messages, answer for each what became of it.
 
-Outcomes we expect are values.  A provider never repeats a send by itself, and hands nothing over past the deadline.
+Outcomes we expect are values.  A provider repeats nothing whose refusal is not proved, and hands nothing over past the
+deadline.  What counts as accepted, refused and unknown is decided in the providers, and nowhere else:
+
+* accepted: the answer says so (2xx, 250 after the final dot);
+* proof that it was not: nothing was written, or a complete refusal (4xx, an SMTP reply before the final dot);
+* anything else after bytes were written is unknown, and nobody guesses.
+
+`docs/howto/adding-a-provider.md` tells how to write one.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +20,7 @@ from datetime import datetime, timedelta
 from typing import Literal, Protocol
 from uuid import UUID
 
-from dispatcher.content import Content
+from dispatcher.content import Content, one_line
 
 # CLOCK_BOOTTIME goes on while the machine sleeps; where it is not known, monotonic time is the closest.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -45,23 +53,47 @@ class Envelope:
     to: str
     content: Content
     headers: tuple[tuple[str, str], ...]
+    from_name: str = ""
+    from_email: str = ""
+    campaign: str = ""  #: the campaign's name, or the template's; never anything personal
+    marketing: bool = False
+    #: From when on it is not welcome any more: the next silence where the contact may be, or its expiry, whichever
+    #: comes first.  A provider that keeps messages must let go of it by then.  None: nobody knows (a test message).
+    closes_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """The provider has it."""
 
-    ref: str | None
+    ref: str | None  #: its own name for it, by which feedback and look-ups find it
     handed_over: float  #: boot time of the first byte
+    units: int = 1  #: what it counts as for the provider's rate and price: the parts of an SMS
+
+
+#: What a refusal is about: this message, the address, the template (nobody will get it), or our account (everybody's).
+Scope = Literal["message", "address", "template", "account"]
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The provider refused it for good; `suppress` says why the address must not be used again, if so."""
+    """The provider refused it for good; `suppress` says why the address must not be used again, if so.
+
+    What it says of our account is not the message's fault: it waits until somebody has put the account in order.
+    """
+
+    detail: str  #: nothing personal: a code, a field, the provider's words without addresses
+    handed_over: float | None = None  #: None: refused before a byte was written
+    suppress: Literal["hard_bounce", "invalid", "stop"] | None = None
+    scope: Scope = "message"
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAfter:
+    """Proof that nothing was accepted, and the provider's word that it has enough for `wait`: its whole lane rests."""
 
     detail: str
-    handed_over: float
-    suppress: Literal["hard_bounce", "invalid", "stop"] | None = None
+    wait: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +112,31 @@ class Unknown:
     handed_over: float
 
 
-Receipt = Accepted | Rejected | NotSent | Unknown
+Receipt = Accepted | Rejected | RetryAfter | NotSent | Unknown
+
+PAST_DEADLINE = "past the send deadline"
 
 
 class Provider(Protocol):
     name: str
-    slice_size: int  #: how many messages one authorisation and one call should carry
+    slice_size: int  #: how many messages one authorisation should carry: what one kill may leave in doubt
 
     def hand_over(self, slice_: Sequence[Envelope], moment: Moment, deadline: float) -> list[Receipt]:
-        """Hand over each message, in order, and return as many receipts in the same order.
+        """Hand over each message, and return as many receipts in the same order.
 
         Right before the first byte of each, `boot_seconds() < deadline` must hold; past it the receipt is NotSent.
+        How many calls that takes, and how many of them at once, is the provider's affair.  Called by several threads.
         """
         ...
+
+    def close(self) -> None:
+        """Let go of connections; nothing is handed over any more."""
+        ...
+
+
+_ADDRESS_OR_NUMBER = re.compile(r"\S*@\S*|\+?\d[\d\s().-]{5,}\d")
+
+
+def without_addresses(words: str) -> str:
+    """Return a provider's words on one line, short, and without what may be an address or a phone number."""
+    return one_line(_ADDRESS_OR_NUMBER.sub("...", words))[:200]

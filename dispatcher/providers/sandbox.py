@@ -42,6 +42,9 @@ class Sandbox:
         finally:
             os.close(descriptor)
 
+    def close(self) -> None:
+        """Nothing is held between two calls."""
+
     def _read_faults(self) -> dict[str, Any]:
         try:
             faults: dict[str, Any] = orjson.loads(self._faults.read_bytes())

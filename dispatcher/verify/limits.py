@@ -18,7 +18,7 @@ from sqlalchemy import Row, text
 from dispatcher.definitions import Cap, Shop
 from dispatcher.instants import show_instant
 from dispatcher.places import places_of
-from dispatcher.providers.sandbox import Sandbox
+from dispatcher.providers import LARGEST_SLICES
 from dispatcher.tables import MAY_HAVE_LEFT
 from dispatcher.verify.permission import MERGED
 from dispatcher.verify.report import Examination, Subject
@@ -148,7 +148,7 @@ def rate_holds(found: Examination) -> None:
         return found.not_checked("no lane has a rate")
     found.note("by the rates in force now")
     for lane in lanes:
-        allowance = lane.burst + Sandbox.slice_size * _most_workers(found.subject, lane.name)
+        allowance = lane.burst + _largest_slice(found.subject, lane.name) * _most_workers(found.subject, lane.name)
         found.count(f"SELECT count(*) FROM ({_AUTHORISED}) a", lane=lane.name)  # noqa: S608 - a constant
         found.ask(
             f"""SELECT 'lane ' || :lane || ' was over its rate by ' || CEIL(max(v - lowest) + 1 - :allowance)
@@ -165,10 +165,20 @@ def rate_holds(found: Examination) -> None:
 
 
 _AUTHORISED = """
-    SELECT m.authorised_at AS at FROM message m JOIN run r ON r.id = m.run_id
+    SELECT m.authorised_at AS at, m.provider FROM message m JOIN run r ON r.id = m.run_id
     WHERE r.lane = :lane AND m.authorised_at IS NOT NULL
-    UNION ALL SELECT a.authorised_at FROM attempt a JOIN message m ON m.id = a.message_id JOIN run r ON r.id = m.run_id
+    UNION ALL SELECT a.authorised_at, a.provider
+    FROM attempt a JOIN message m ON m.id = a.message_id JOIN run r ON r.id = m.run_id
     WHERE r.lane = :lane"""
+
+
+def _largest_slice(subject: Subject, lane: str) -> int:
+    """Return how many messages of the lane were handed over together, at most."""
+    used = subject.connection.scalars(
+        text(f"SELECT DISTINCT provider FROM ({_AUTHORISED}) a"),  # noqa: S608 - a constant
+        {"lane": lane},
+    )
+    return max((LARGEST_SLICES.get(name, 1) for name in used), default=1)
 
 
 def _most_workers(subject: Subject, lane: str) -> int:

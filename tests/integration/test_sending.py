@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -18,7 +19,7 @@ from dispatcher import release, rescue, runs
 from dispatcher.apply import apply
 from dispatcher.keys import KeyRing
 from dispatcher.plan import plan_page
-from dispatcher.providers.protocol import Envelope, Moment, NotSent, Receipt
+from dispatcher.providers.protocol import Envelope, Moment, NotSent, Receipt, Rejected, RetryAfter
 from dispatcher.providers.sandbox import Sandbox
 from dispatcher.registration import Registration, register
 from dispatcher.rendering import Sender
@@ -209,6 +210,99 @@ def test_what_a_provider_says_is_written_down(hands: Hands, tmp_path: Path) -> N
         ("p02", "pending", None, True, True),
         ("p03", "unknown", None, False, False),
     ]
+
+
+def test_what_a_provider_said_is_kept_with_the_message(hands: Hands, tmp_path: Path) -> None:
+    planned(hands.database)
+    faults(tmp_path, reject=["p01"], unknown=["p03"])
+    send_all(hands)
+
+    with hands.database.connect() as connection:
+        said = connection.execute(
+            text("""SELECT c.external_id, m.facts->>'because' FROM message m JOIN contact c ON c.id = m.contact_id
+                    WHERE m.facts IS NOT NULL ORDER BY 1""")
+        ).all()
+    assert [tuple(row) for row in said] == [
+        ("p01", "the sandbox was told to reject it"), ("p03", "the sandbox was told not to answer"),
+    ]  # fmt: skip
+
+
+class Says(Sandbox):
+    """Gives everybody the same answer, and takes nothing."""
+
+    def __init__(self, tmp_path: Path, receipt: Receipt) -> None:
+        super().__init__(tmp_path / "sandbox", "email")
+        self.receipt = receipt
+        self.seen: list[Envelope] = []
+
+    def hand_over(self, slice_: Any, moment: Moment, deadline: float) -> list[Receipt]:
+        self.seen += slice_
+        return [self.receipt for _ in slice_]
+
+
+@pytest.mark.parametrize(
+    ("receipt", "least", "most"),
+    [
+        (RetryAfter("enough", timedelta(seconds=17)), 10, 17),
+        (Rejected("wrong key", 1.0, scope="account"), 50, 60),
+    ],
+)
+def test_a_provider_that_takes_nothing_from_us_for_now_lets_its_lane_rest_and_nobody_fails(
+    hands: Hands, tmp_path: Path, receipt: Receipt, least: int, most: int
+) -> None:
+    planned(hands.database)
+    says = Says(tmp_path, receipt)
+    send_all(replace(hands, providers={"email": says}))
+
+    assert statuses(hands.database) == {"pending": PEOPLE}
+    with hands.database.begin() as connection:
+        [rests] = connection.scalars(
+            text("SELECT paused_until - clock_timestamp() FROM lane WHERE name = 'email.marketing'")
+        )
+        assert timedelta(seconds=least) < rests <= timedelta(seconds=most)
+        assert connection.scalar(text("SELECT count(*) FROM attempt WHERE outcome = 'not_sent'")) == PEOPLE
+        assert connection.scalar(text("SELECT count(*) FROM message WHERE authorised_at IS NOT NULL")) == 0
+        connection.execute(text("UPDATE message SET due_at = clock_timestamp()"))
+    release.release(hands.database)
+    send_all(hands)  # the lane rests, whoever would take it
+
+    assert statuses(hands.database) == {"pending": PEOPLE}
+    with hands.database.begin() as connection:
+        assert set(connection.scalars(text("SELECT deferred_reason FROM message"))) == {"RATE"}
+        connection.execute(text("UPDATE lane SET paused_until = clock_timestamp()"))
+        connection.execute(text("UPDATE message SET due_at = clock_timestamp()"))
+    release.release(hands.database)
+    send_all(hands)
+    assert statuses(hands.database) == {"sent": PEOPLE}
+
+
+def test_a_provider_is_told_who_writes_for_what_and_how_long_it_is_welcome(hands: Hands, tmp_path: Path) -> None:
+    planned(hands.database)
+    says = Says(tmp_path, NotSent("later"))
+    send_all(replace(hands, providers={"email": says}))
+
+    with hands.database.connect() as connection:
+        expiries = dict(connection.execute(text("SELECT id, expires_at FROM message")).all())
+    assert len(says.seen) == PEOPLE
+    for envelope in says.seen:
+        assert envelope.from_email == "hello@small.example"
+        assert (envelope.from_name, envelope.campaign, envelope.marketing) == ("Small Shop", "hello", True)
+        assert envelope.closes_at == expiries[envelope.message_id]
+
+
+def test_people_of_one_language_are_handed_over_together(hands: Hands, tmp_path: Path) -> None:
+    german = FILES["templates/email/christmas/body.html"].replace("Hello", "Hallo").replace('"en"', '"de"')
+    template = {"templates/email/christmas/body.de.html": german}
+    with hands.database.begin() as connection:
+        apply(connection, read_workspace(write_workspace(tmp_path / "german", template)), by="test")
+        connection.execute(text("UPDATE contact SET locale = 'de-AT' WHERE id % 2 = 0"))
+    planned(hands.database)
+    says = Says(tmp_path, NotSent("later"))
+    send_all(replace(hands, providers={"email": says}))
+
+    languages = [envelope.content.locale for envelope in says.seen]
+    assert languages == sorted(languages)
+    assert set(languages) == {"de", "en"}
 
 
 def test_a_provider_that_breaks_leaves_doubt_and_no_second_mail(hands: Hands, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dispatcher.definitions import Cap, Silence
 from dispatcher.facts import Counted, Facts, Rival, RunFacts
-from dispatcher.gates import ASK_AGAIN, GATES, SEND, Defer, Reason, Skip, decide
+from dispatcher.gates import ASK_AGAIN, GATES, SEND, Defer, Reason, Skip, decide, open_until
 from dispatcher.places import NOWHERE, Place, Places
 from dispatcher.quiet_hours import LocalSilence, next_opening
 
@@ -303,3 +303,22 @@ def test_another_basis_never_satisfies_a_double_opt_in() -> None:
     facts = make_facts(consent_basis="soft_opt_in", run={"bases": ("soft_opt_in",), "double_opt_in": True})
 
     assert getattr(decide(facts, NOON), "reason", None) is Reason.NO_CONSENT
+
+
+# --- how long a provider may keep it
+
+
+def test_a_message_is_welcome_until_the_next_silence_or_its_expiry_whichever_comes_first() -> None:
+    late, early = NOON + timedelta(hours=20), NOON + timedelta(hours=2)
+
+    assert open_until(make_facts(silences=night_in("Europe/London"), expires_at=late), NOON) == NOON.replace(hour=20)
+    assert open_until(make_facts(silences=night_in("Europe/London"), expires_at=early), NOON) == early
+    assert open_until(make_facts(expires_at=late), NOON) == late
+    security = make_facts(run={"class_": "security"}, silences=night_in("Europe/London"), expires_at=late)
+    assert open_until(security, NOON) == late
+
+
+def test_in_the_middle_of_a_silence_the_next_opening_is_not_now() -> None:
+    midnight = NOON.replace(hour=23)
+
+    assert open_until(make_facts(silences=night_in("Europe/London")), midnight) > midnight
