@@ -53,9 +53,7 @@ def _check_settings(settings: Settings) -> Iterator[Check]:
     for name in ("sendgrid_url", "twilio_url"):
         url = urlsplit(getattr(settings, name) or "")
         if url.scheme == "http" and url.hostname not in _THIS_MACHINE:
-            yield Check(
-                "providers", "look", f"DISPATCHER_{name.upper()} is http: key and addresses travel in clear"
-            )
+            yield Check("providers", "look", f"DISPATCHER_{name.upper()} is http: key and addresses travel in clear")
     https = settings.public_url.startswith("https://")
     if settings.sandbox_only or https:
         yield Check("public address", "ok", settings.public_url)
