@@ -200,6 +200,21 @@ class InterestRules(Definition):
     half_life: Annotated[Duration, Field(ge=timedelta(hours=1))] = timedelta(days=90)
 
 
+LaneName = Literal["email.marketing", "email.transactional", "sms.marketing", "sms.transactional"]
+
+
+class Rate(Definition):
+    """How fast a lane may go: what its provider, and the reputation of its sender, bear."""
+
+    per_second: Annotated[float, Field(gt=0, le=100_000)]
+    burst: Annotated[int, Field(ge=1, le=1_000_000)] | None = None  # None: what a second allows, at least one
+
+    @property
+    def at_once(self) -> int:
+        """How many may leave in one go after a pause."""
+        return self.burst if self.burst is not None else max(1, int(self.per_second))
+
+
 class Shop(Definition):
     """dispatcher.toml without its settings: what every process reads from the database after `apply`."""
 
@@ -207,6 +222,7 @@ class Shop(Definition):
     quiet_hours: QuietHours = QuietHours()
     contact_windows: dict[Annotated[str, Field(pattern=r"^[A-Z][A-Z-]*$")], WindowChange] = {}
     caps: tuple[Cap, ...] = ()
+    rates: dict[LaneName, Rate] = {}  # a lane that is left out goes as fast as its provider takes it
     topics: dict[Name, Topic] = {}
     interests: InterestRules = InterestRules()
 

@@ -5,10 +5,13 @@ A lane without a row, or without a rate, goes as fast as its provider takes it. 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
+
+from dispatcher.definitions import LaneName, Rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,18 @@ class Grant:
 
     count: int
     next_at: datetime | None
+
+
+def set_rates(connection: Connection, rates: Mapping[LaneName, Rate]) -> None:
+    """Make these the rates of all lanes; one that is not named has none.  What was taken before still counts."""
+    connection.execute(text("UPDATE lane SET rate_per_second = NULL WHERE name <> ALL(:named)"), {"named": list(rates)})
+    for name, rate in sorted(rates.items()):
+        connection.execute(
+            text("""INSERT INTO lane (name, rate_per_second, burst) VALUES (:name, :rate, :burst)
+                    ON CONFLICT (name) DO UPDATE
+                    SET rate_per_second = excluded.rate_per_second, burst = excluded.burst"""),
+            {"name": name, "rate": rate.per_second, "burst": rate.at_once},
+        )
 
 
 def rest(connection: Connection, name: str, wait: timedelta, now: datetime) -> None:

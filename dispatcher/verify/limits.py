@@ -146,10 +146,11 @@ def rate_holds(found: Examination) -> None:
     ).all()
     if not lanes:
         return found.not_checked("no lane has a rate")
-    found.note("by the rates in force now")
+    say_since(found, "the rates in force now")
+    in_force = {"since": found.subject.rules_since_engine}
     for lane in lanes:
         allowance = lane.burst + _largest_slice(found.subject, lane.name) * _most_workers(found.subject, lane.name)
-        found.count(f"SELECT count(*) FROM ({_AUTHORISED}) a", lane=lane.name)  # noqa: S608 - a constant
+        found.count(f"SELECT count(*) FROM ({_AUTHORISED}) a", lane=lane.name, **in_force)  # noqa: S608 - a constant
         found.ask(
             f"""SELECT 'lane ' || :lane || ' was over its rate by ' || CEIL(max(v - lowest) + 1 - :allowance)
                        || ' messages at ' || (array_agg(at ORDER BY v - lowest DESC))[1] FROM (
@@ -158,6 +159,7 @@ def rate_holds(found: Examination) -> None:
                         FROM ({_AUTHORISED}) a) w) x
                 HAVING max(v - lowest) + 1 > :allowance + 0.001""",  # noqa: S608 - constants
             lane=lane.name,
+            **in_force,
             rate=lane.rate,
             allowance=allowance,
         )
@@ -166,17 +168,17 @@ def rate_holds(found: Examination) -> None:
 
 _AUTHORISED = """
     SELECT m.authorised_at AS at, m.provider FROM message m JOIN run r ON r.id = m.run_id
-    WHERE r.lane = :lane AND m.authorised_at IS NOT NULL
+    WHERE r.lane = :lane AND m.authorised_at >= COALESCE(CAST(:since AS timestamptz), '-infinity')
     UNION ALL SELECT a.authorised_at, a.provider
     FROM attempt a JOIN message m ON m.id = a.message_id JOIN run r ON r.id = m.run_id
-    WHERE r.lane = :lane"""
+    WHERE r.lane = :lane AND a.authorised_at >= COALESCE(CAST(:since AS timestamptz), '-infinity')"""
 
 
 def _largest_slice(subject: Subject, lane: str) -> int:
     """Return how many messages of the lane were handed over together, at most."""
     used = subject.connection.scalars(
         text(f"SELECT DISTINCT provider FROM ({_AUTHORISED}) a"),  # noqa: S608 - a constant
-        {"lane": lane},
+        {"lane": lane, "since": subject.rules_since_engine},
     )
     return max((LARGEST_SLICES.get(name, 1) for name in used), default=1)
 

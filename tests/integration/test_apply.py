@@ -216,3 +216,23 @@ loosened = {by = "J. Doe, counsel", because = "opinion of 3 November 2026"}
         ("test", "contact_window.restored", "US-KY"),
     ]
     assert rows[0].details["loosened"] == {"by": "J. Doe, counsel", "because": "opinion of 3 November 2026"}
+
+
+def test_the_rates_of_the_lanes_are_those_of_the_file(connection: Connection, tmp_path: Path) -> None:
+    def rates() -> dict[str, tuple[float | None, int]]:
+        rows = connection.execute(text("SELECT name, rate_per_second, burst FROM lane"))
+        return {row.name: (row.rate_per_second, row.burst) for row in rows}
+
+    shop = FILES["dispatcher.toml"]
+    both = '\n[rates]\n"email.marketing" = {per_second = 50, burst = 100}\n"sms.marketing" = {per_second = 0.5}\n'
+    applied(connection, tmp_path, {"dispatcher.toml": shop + both})
+    assert rates() == {"email.marketing": (50, 100), "sms.marketing": (0.5, 1)}
+
+    changes = applied(
+        connection, tmp_path, {"dispatcher.toml": shop + '\n[rates]\n"sms.marketing" = {per_second = 2}\n'}
+    )
+    assert changed(changes) == {"shop/Small Shop": "changed"}
+    assert rates() == {"email.marketing": (None, 100), "sms.marketing": (2, 2)}
+
+    with pytest.raises(InvalidDefinition, match=r"dispatcher\.toml:\d+: rates\.email"):
+        applied(connection, tmp_path, {"dispatcher.toml": shop + "\n[rates]\nemail = {per_second = 2}\n"})

@@ -241,7 +241,7 @@ BROKEN = [
     ("INV-17", "was over its rate by 1", (  # 10 at once, and two hands with a slice each
         "UPDATE lane SET rate_per_second = 0.001, burst = 10",
         f"""INSERT INTO attempt (message_id, number, authorised_at, outcome)
-            SELECT message_id, number + n, '2026-01-01', 'not_sent'
+            SELECT message_id, number + n, (SELECT max(authorised_at) + interval '9 days' FROM message), 'not_sent'
             FROM attempt, generate_series(1, {10 + 2 * Sandbox.slice_size + 1}) AS n""",
     )),
     ("INV-18", "do not add up", (f"UPDATE run SET audience = 15 WHERE {IN_HELLO.replace('run_id', 'id')}",)),
@@ -269,7 +269,7 @@ def test_a_rate_that_is_just_kept_holds(ledger: Ledger) -> None:
         ledger,
         "UPDATE lane SET rate_per_second = 0.001, burst = 10",
         f"""INSERT INTO attempt (message_id, number, authorised_at, outcome)
-            SELECT message_id, number + n, '2026-01-01', 'not_sent'
+            SELECT message_id, number + n, (SELECT max(authorised_at) + interval '9 days' FROM message), 'not_sent'
             FROM attempt, generate_series(1, {10 + 2 * Sandbox.slice_size}) AS n""",
     )
 
