@@ -83,6 +83,7 @@ def rendered(template: Template, number: int, *, name: str = "", data: Any = Non
         shop=SHOP,
         topic_title="Offers",
         unsubscribe_url=f"https://shop.example/u/{number:040}",
+        confirm_url=f"https://shop.example/d/{number:040}",
         data=data or {},
         interests=["kitchen", "christmas", "garden"][: number % 4],
     )
