@@ -59,7 +59,7 @@ def test_the_same_people_are_held_out_of_every_run_and_before_any_cap(
     plain = shop.plan(shop.start("plain"))
     shop.send()
 
-    assert told["skip"] == {"HOLDOUT": len(held)}
+    assert told.as_json()["skip"] == {"HOLDOUT": len(held)}
     for run_id, otherwise in ((first, "sent"), (again, "CAPPED")):
         became = {name: row.became for name, row in shop.rows(run_id).items()}
         assert became == {name: "HOLDOUT" if name in held else otherwise for name in people}

@@ -138,7 +138,7 @@ def test_no_hour_that_suits_everybody_is_put_off_and_said(shop: Engine, key_ring
 
     assert found == Defer(MONDAY + timedelta(hours=1), Reason.PLACE_UNKNOWN)
     assert found.facts["because"] == "no hour within nine days suits every place they may be in"
-    assert told["defer"] == {"PLACE_UNKNOWN": 1}
+    assert told.as_json()["defer"] == {"PLACE_UNKNOWN": 1}
     gates = {gate["gate"]: gate["facts"] for gate in shown["gates"]}
     assert {place["known_from"] for place in gates[Reason.PLACE_UNKNOWN]["places"]} == {"stated zone", "phone"}
     assert {silence["source"] for silence in gates[Reason.QUIET_HOURS]["silences"]} == {
