@@ -55,6 +55,7 @@ class RunFacts:
     topic: str | None
     class_: str
     urgent: bool = False
+    is_answer: bool = False  #: to what the person has just texted: STOP does not stop it
     double_opt_in: bool = False
     bases: tuple[str, ...] = ()  #: what the topic accepts beside consent
     guard: timedelta = timedelta(minutes=5)

@@ -21,7 +21,7 @@ from dispatcher.contact_windows import LocalRules, local_rules, longest_law_wind
 from dispatcher.definitions import Shop
 from dispatcher.facts import Counted, Facts, Rank, Rival, RunFacts
 from dispatcher.quiet_hours import GUARD
-from dispatcher.runs import Run
+from dispatcher.runs import ANSWERS, Run
 from dispatcher.tables import MAY_HAVE_LEFT
 
 # A contact that was merged is asked for as the person they are now, so that what objects is that the survivor has it.
@@ -152,6 +152,7 @@ def order_of(run: Run, shop: Shop, *, stopped: bool, urgent: bool) -> Order:
             topic=run.topic,
             class_=run.class_,
             urgent=urgent,
+            is_answer=run.kind == "standing" and run.occurrence_key == ANSWERS,
             double_opt_in=topic.double_opt_in if topic else False,
             bases=topic.bases if topic else (),
             guard=GUARD[run.channel],

@@ -96,7 +96,11 @@ def address_works(facts: Facts, now: datetime) -> Verdict:
 def not_suppressed(facts: Facts, now: datetime) -> Verdict:
     if not facts.suppressions:
         return SEND
-    binding = [reason for reason, scope in facts.suppressions if scope == "all" or facts.run.marketing]
+    binding = [
+        reason
+        for reason, scope in facts.suppressions
+        if (scope == "all" or facts.run.marketing) and not (facts.run.is_answer and reason == "stop")
+    ]
     return Skip(Reason.SUPPRESSED, {"because": binding}) if binding else SEND
 
 

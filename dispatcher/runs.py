@@ -26,6 +26,8 @@ from segments.definition import Segment, to_json
 #: A second manual start within this time is more often a slip than a wish.
 START_AGAIN_AFTER = timedelta(hours=24)
 SWEEP_PAGE = 2_000
+#: The occurrence key of the standing runs that answer what people text to us (`replies.answers`).
+ANSWERS = "answers"
 
 
 @dataclass(frozen=True, slots=True)

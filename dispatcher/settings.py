@@ -59,6 +59,7 @@ class Settings(BaseSettings):
     sendgrid_api_key: SecretStr | None = Field(default=None, validate_default=True)
     sendgrid_url: str | None = None  #: instead of https://api.sendgrid.com
     sendgrid_slice: int = Field(default=250, ge=1, le=1_000)  #: most mails of one request
+    sendgrid_webhook_key: str | None = None  #: public key of SendGrid's signed events, base64; none: none are taken
     twilio_account_sid: str | None = Field(default=None, validate_default=True)
     twilio_auth_token: SecretStr | None = Field(default=None, validate_default=True)
     twilio_messaging_service_sid: str | None = Field(default=None, validate_default=True)

@@ -26,10 +26,19 @@ FROM unnest(CAST(:ids AS uuid[]), CAST(:statuses AS text[]), CAST(:reasons AS te
 WHERE m.id = x.id AND m.status = 'sending' AND m.worker_id = :worker
 """)
 
+# Feedback was quicker than this receipt; only the receipt knows when the first byte left.
+_OVERTAKEN = text("""
+UPDATE message m SET handed_over_at = x.handed_over_at, provider_ref = COALESCE(m.provider_ref, x.ref)
+FROM unnest(CAST(:ids AS uuid[]), CAST(:moments AS timestamptz[]), CAST(:refs AS text[])) AS x(id, handed_over_at, ref)
+WHERE m.id = x.id AND m.status IN ('sent', 'delivered', 'bounced') AND m.handed_over_at IS NULL
+  AND m.worker_id = :worker
+""")
+
 # Proof that nothing was accepted: the try is filed, its cap slot is free again, and the message waits for its next one.
 _FILE_ATTEMPT = text("""
-INSERT INTO attempt (message_id, number, authorised_at, send_deadline, settled_at, worker_id, provider, outcome, detail)
-SELECT m.id, m.attempts, m.authorised_at, m.send_deadline, :now, m.worker_id, m.provider, 'not_sent', x.detail
+INSERT INTO attempt (message_id, number, authorised_at, authorise_seq, send_deadline, settled_at, worker_id, provider,
+                     outcome, detail)
+SELECT m.id, m.attempts, m.authorised_at, m.authorise_seq, m.send_deadline, :now, m.worker_id, m.provider, 'not_sent', x.detail
 FROM unnest(CAST(:ids AS uuid[]), CAST(:details AS text[])) AS x(id, detail)
 JOIN message m ON m.id = x.id AND m.status = 'sending' AND m.worker_id = :worker
 ON CONFLICT DO NOTHING
@@ -70,11 +79,13 @@ def _write(
             settled.append((message_id, *_outcome(receipt, moment)))
     if settled:
         ids, statuses, reasons, moments, refs, details = (list(column) for column in zip(*settled, strict=True))
-        connection.execute(
+        written = connection.execute(
             _SETTLE,
             {"ids": ids, "statuses": statuses, "reasons": reasons, "moments": moments, "refs": refs,
              "details": details, "now": now, "worker": worker_id},
         )  # fmt: skip
+        if written.rowcount < len(settled):
+            connection.execute(_OVERTAKEN, {"ids": ids, "moments": moments, "refs": refs, "worker": worker_id})
     if again:
         ids, details, waits = (list(column) for column in zip(*again, strict=True))
         connection.execute(_FILE_ATTEMPT, {"ids": ids, "details": details, "now": now, "worker": worker_id})

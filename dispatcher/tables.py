@@ -293,6 +293,8 @@ run = Table(
     _instant("created_at", required=True),
     _instant("planned_at"),
     _instant("finished_at"),
+    _instant("watched_from"),  # the brake looks at what was authorised later: the last resume by a human
+    Column("brake", JSONB),  # why the brake paused it, until somebody resumes it
     UniqueConstraint("campaign_id", "occurrence_key"),
     Index("run_standing_key", "template_hash", unique=True, postgresql_where=text("kind = 'standing'")),
     Index(None, "state", postgresql_where=text("finished_at IS NULL")),
@@ -313,6 +315,7 @@ audience_page = Table(  # who the segment selected at `as_of`, frozen: a page is
 
 OPEN = text("status IN ('pending', 'sending')")
 AUTHORISED = text("authorised_at IS NOT NULL")
+TROUBLE = text("status IN ('bounced', 'unknown', 'failed')")
 MAY_HAVE_LEFT = "('sending', 'sent', 'delivered', 'bounced', 'unknown')"
 
 # The one table that grows without end.  `run_id` and `address_id` are no foreign keys: their checks would cost the plan
@@ -375,6 +378,8 @@ message = Table(
     ),
     Index("message_contact_history_idx", "contact_id", "authorised_at", postgresql_where=AUTHORISED),
     Index("message_address_history_idx", "address_id", "authorised_at", postgresql_where=AUTHORISED),
+    Index("message_trouble_idx", "run_id", "status", postgresql_where=TROUBLE),
+    Index("message_unknown_idx", "settled_at", postgresql_where=text("status = 'unknown'")),
     _one_of("channel", CHANNELS),
     _one_of("class", CLASSES),
     _one_of(
@@ -389,6 +394,7 @@ attempt = Table(  # earlier tries of a message; the latest is in the message its
     Column("message_id", Uuid, ForeignKey("message.id"), primary_key=True),
     Column("number", SmallInteger, primary_key=True, autoincrement=False),
     _instant("authorised_at", required=True),
+    Column("authorise_seq", BigInteger),
     _instant("send_deadline"),
     _instant("handed_over_at"),
     _instant("settled_at"),
@@ -454,6 +460,68 @@ unsubscribe = Table(  # one answered request at /u: what it waited for and when 
     _instant("committed_at", required=True),
     _instant("answered_at"),
     Column("answer", SmallInteger),  # 200 or 202
+)
+
+feedback_inbox = Table(  # what came in as it came in, until it is sorted: the sender was told that we have it
+    "feedback_inbox",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("data_key", LargeBinary, nullable=False),  # wrapped; a key of this row alone
+    Column("sealed", LargeBinary, nullable=False),
+    Column("failures", SmallInteger, nullable=False, server_default=text("0")),
+    _instant("received_at", required=True),
+    _instant("retry_at"),
+    _one_of("source", ("sendgrid", "twilio.status", "twilio.inbound")),
+)
+
+feedback = Table(  # what providers and mail servers reported, one row per event, also of what we cannot make sense of
+    "feedback",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("event_key", LargeBinary, nullable=False),  # keyed hash of what makes the event this event
+    Column("provider_event_id", Text),
+    Column("kind", Text),  # NULL: nothing that concerns a message
+    Column("hard", Boolean),  # of a bounce: the address cannot work
+    Column("code", Text),
+    Column("message_id", Uuid, ForeignKey("message.id"), index=True),
+    Column("contact_id", BigInteger, ForeignKey("contact.id")),
+    Column("address_id", BigInteger, ForeignKey("address.id")),
+    _instant("occurred_at", required=True),
+    _instant("received_at", required=True),
+    Column("flaw", Text),  # why it moved nothing, where it should have
+    Column("data_key", LargeBinary),  # wrapped; only where there is no contact whose key would do
+    Column("sealed", LargeBinary),  # the event as it came
+    UniqueConstraint("source", "event_key"),
+    UniqueConstraint("source", "provider_event_id"),
+    Index(None, "address_id", "kind", "occurred_at"),
+    _one_of(
+        "kind",
+        ("accepted", "delayed", "delivered", "dropped", "bounced", "opened", "clicked", "complained", "unsubscribed"),
+    ),
+)
+
+reply = Table(  # what somebody texted to us
+    "reply",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("provider_event_id", Text, nullable=False),
+    Column("address_id", BigInteger, ForeignKey("address.id"), nullable=False, index=True),
+    Column("contact_id", BigInteger, ForeignKey("contact.id")),
+    Column("reading", Text, nullable=False),
+    _instant("received_at", required=True),
+    Column("answer_id", Uuid, ForeignKey("message.id")),
+    Column("review", Text),  # open, then what somebody found it to be
+    _instant("reviewed_at"),
+    Column("reviewed_by", Text),
+    Column("data_key", LargeBinary),
+    Column("sealed", LargeBinary),
+    UniqueConstraint("source", "provider_event_id"),
+    Index("reply_open_idx", "id", postgresql_where=text("review = 'open'")),
+    _one_of("reading", ("stop", "asks_to_stop", "start", "help", "other")),
+    _one_of("review", ("open", "stop", "not_stop")),
 )
 
 api_key = Table(

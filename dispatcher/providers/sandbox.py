@@ -10,13 +10,15 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Sequence
-from datetime import UTC, timedelta
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import orjson
 
+from dispatcher.doubt import Sighting
 from dispatcher.providers.protocol import Accepted, Envelope, Moment, NotSent, Receipt, Rejected, Unknown, boot_seconds
 
 
@@ -28,6 +30,8 @@ class Sandbox:
         self._outbox = folder / "outbox.jsonl"
         self._faults = folder / "faults.json"
         self._channel = channel
+        self._read_up_to = 0
+        self._missed: set[bytes] = set()
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)  # addresses and bodies in clear: as private as a mailbox
 
@@ -41,6 +45,27 @@ class Sandbox:
             return [self._accept(envelope, descriptor, faults, moment, deadline) for envelope in slice_]
         finally:
             os.close(descriptor)
+
+    def look_up(self, message_ids: Iterable[UUID]) -> list[Sighting]:
+        """Return which of these messages stand in the outbox.  What it has read once, it does not read again."""
+        wanted = {str(message_id).encode(): message_id for message_id in message_ids}
+        begin = self._read_up_to if wanted.keys() <= self._missed else 0
+        found: list[Sighting] = []
+        end = begin
+        if not self._outbox.exists():
+            return found
+        with self._outbox.open("rb") as outbox:
+            outbox.seek(begin)
+            for line in outbox:
+                if not line.endswith(b"\n"):  # somebody writes it just now
+                    break
+                end += len(line)
+                key = line[len(_FIRST) : len(_FIRST) + _UUID_LENGTH] if line.startswith(_FIRST) else b""
+                if key in wanted and (sighting := _sighting(line, wanted[key])) is not None:
+                    found.append(sighting)
+        self._read_up_to = end
+        self._missed = wanted.keys() - {str(one.message_id).encode() for one in found}
+        return found
 
     def close(self) -> None:
         """Nothing is held between two calls."""
@@ -86,6 +111,18 @@ class Sandbox:
             },
             option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z,
         )
+
+
+_FIRST = b'{"message_id":"'
+_UUID_LENGTH = 36
+
+
+def _sighting(line: bytes, message_id: UUID) -> Sighting | None:
+    try:
+        at = datetime.fromisoformat(orjson.loads(line)["at"])
+    except (orjson.JSONDecodeError, KeyError, ValueError):  # torn by a kill: not whole, so not accepted for certain
+        return None
+    return Sighting(message_id, f"sandbox-{message_id}", at)
 
 
 def _end_torn_line(descriptor: int) -> None:

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from dispatcher import unsubscribe
 from dispatcher.runtime import Runtime
-from dispatcher.web import api, api_consents, health, links, opt_ins, sandbox
+from dispatcher.web import api, api_consents, health, hooks, links, opt_ins, sandbox
 from dispatcher.web.guard import Guard
 from dispatcher.web.problems import add_problems
 from dispatcher.web.room import open_room
@@ -23,7 +23,7 @@ def create_app(runtime: Runtime, *, wait: timedelta = unsubscribe.LONGEST_WAIT) 
         docs_url=None,  # these would load scripts from elsewhere; the description itself is at /openapi.json
         redoc_url=None,
         redirect_slashes=False,
-        routes=[*links.ROUTES, *opt_ins.ROUTES, *health.ROUTES, *sandbox.ROUTES],
+        routes=[*links.ROUTES, *opt_ins.ROUTES, *hooks.ROUTES, *health.ROUTES, *sandbox.ROUTES],
     )
     app.include_router(api.router)
     app.include_router(api_consents.router)

@@ -22,6 +22,8 @@ from dispatcher.web.problems import problem
 log = structlog.get_logger()
 
 BODY_LIMIT = 256 * 1024
+#: SendGrid sends its events in arrays of up to 768 KB.
+_LARGER: dict[str, int] = {"/hooks/sendgrid": 4 * 1024 * 1024}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 
 #: A page with a style or a form of its own sets its own Content-Security-Policy.
@@ -39,8 +41,8 @@ _HEADERS = {
 class _BodyTooLarge(HTTPException):
     """FastAPI lets an HTTPException through while it reads a body, and takes any other for a broken one."""
 
-    def __init__(self) -> None:
-        super().__init__(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body has at most {BODY_LIMIT} bytes")
+    def __init__(self, limit: int) -> None:
+        super().__init__(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body has at most {limit} bytes")
 
 
 class Guard:
@@ -54,10 +56,11 @@ class Guard:
             await self._app(scope, receive, send)
             return
         answer = _Answer(scope, send)
+        limit = _LARGER.get(scope["path"], BODY_LIMIT)
         try:
-            if _announced(scope) > BODY_LIMIT:
-                raise _BodyTooLarge
-            await self._app(scope, _limited(receive), answer.send)
+            if _announced(scope, limit) > limit:
+                raise _BodyTooLarge(limit)
+            await self._app(scope, _limited(receive, limit), answer.send)
         except _BodyTooLarge as error:
             await answer.instead(problem(error.status_code, error.detail))
         except Exception as error:
@@ -116,12 +119,12 @@ def _route_of(scope: Scope) -> str:
     return str(plain or getattr(scope.get("route"), "path", "no such route"))
 
 
-def _announced(scope: Scope) -> int:
+def _announced(scope: Scope, limit: int) -> int:
     length = Headers(scope=scope).get("content-length", "0")
-    return int(length) if length.isdecimal() and len(length) < 20 else BODY_LIMIT + 1
+    return int(length) if length.isdecimal() and len(length) < 20 else limit + 1
 
 
-def _limited(receive: Receive) -> Receive:
+def _limited(receive: Receive, limit: int) -> Receive:
     """Return `receive` with a count: a chunked body announces no length."""
     got = 0
 
@@ -129,8 +132,8 @@ def _limited(receive: Receive) -> Receive:
         nonlocal got
         message = await receive()
         got += len(message.get("body", b""))
-        if got > BODY_LIMIT:
-            raise _BodyTooLarge
+        if got > limit:
+            raise _BodyTooLarge(limit)
         return message
 
     return counted

@@ -36,6 +36,7 @@ class Pools:
     simulations: CapacityLimiter = field(
         default_factory=lambda: CapacityLimiter(1)
     )  # seconds long, and busy all the time
+    hooks: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(2))
     health: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(2))
 
 
@@ -47,6 +48,9 @@ class Room:
     tokens: UnsubscribeTokens
     opt_ins: OptInTokens
     wait: timedelta  #: how long an unsubscribe waits for what is on the wire
+    public_url: str
+    sendgrid_webhook_key: str | None
+    twilio_auth_token: str | None
     outbox: Path | None  #: the sandbox's, while there is nothing but the sandbox
     pools: Pools = field(default_factory=Pools)
 
@@ -60,6 +64,9 @@ def open_room(runtime: Runtime, *, wait: timedelta = unsubscribe.LONGEST_WAIT) -
         tokens=UnsubscribeTokens(runtime.key_ring),
         opt_ins=OptInTokens(runtime.key_ring),
         wait=wait,
+        public_url=settings.public_url,
+        sendgrid_webhook_key=settings.sendgrid_webhook_key,
+        twilio_auth_token=settings.twilio_auth_token.get_secret_value() if settings.twilio_auth_token else None,
         outbox=settings.home / "sandbox" / "outbox.jsonl" if settings.sandbox_only else None,
     )
 

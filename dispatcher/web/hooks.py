@@ -1,0 +1,101 @@
+"""What providers tell us: stored, then answered.  A request whose signature is wrong gets one answer, whatever is wrong.
+
+The signature is asked about before anything of the body is read, over the bytes as they came and the URL as the
+settings know it: what a proxy writes into Host or X-Forwarded decides nothing.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from dispatcher import replies
+from dispatcher.feedback import inbox
+from dispatcher.feedback.recording import Tally
+from dispatcher.feedback.signatures import sendgrid_signed, twilio_signed
+from dispatcher.web.problems import problem
+from dispatcher.web.room import Room, in_thread, room_of
+
+log = structlog.get_logger()
+
+#: To Twilio: no text goes out in answer to this one; ours, if any, is a message like every other.
+_NO_ANSWER = b'<?xml version="1.0" encoding="UTF-8"?><Response/>'
+
+
+async def sendgrid(request: Request) -> Response:
+    """An array of events.  200 once they are stored; sorting them is the hands' work."""
+    room, body = room_of(request), await request.body()
+    if not room.sendgrid_webhook_key or not sendgrid_signed(
+        room.sendgrid_webhook_key,
+        request.headers.get("x-twilio-email-event-webhook-signature", ""),
+        request.headers.get("x-twilio-email-event-webhook-timestamp", ""),
+        body,
+    ):
+        return _refused()
+    await in_thread(room.pools.hooks, lambda: _store(room, "sendgrid", request, body))
+    return Response(status_code=HTTPStatus.OK)
+
+
+async def twilio_status(request: Request) -> Response:
+    """What became of one text.  204 once it is stored."""
+    room, body = room_of(request), await request.body()
+    if not _is_from_twilio(room, request, body):
+        return _refused()
+    await in_thread(room.pools.hooks, lambda: _store(room, "twilio.status", request, body))
+    return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+async def twilio_inbound(request: Request) -> Response:
+    """Somebody texted to us.  Whoever says stop is heard before the answer; what fails is stored and done later."""
+    room, body = room_of(request), await request.body()
+    if not _is_from_twilio(room, request, body):
+        return _refused()
+    number = await in_thread(room.pools.hooks, lambda: _store(room, "twilio.inbound", request, body))
+    await in_thread(room.pools.hooks, lambda: _hear(room, number))
+    return Response(_NO_ANSWER, media_type="text/xml")
+
+
+def _refused() -> Response:
+    return problem(HTTPStatus.FORBIDDEN, "the signature is missing or wrong")
+
+
+def _is_from_twilio(room: Room, request: Request, body: bytes) -> bool:
+    if not room.twilio_auth_token:
+        return False
+    query = request.scope["query_string"].decode("latin-1")
+    path = request.scope.get("raw_path", request.scope["path"].encode()).decode("latin-1")
+    return twilio_signed(
+        room.twilio_auth_token,
+        request.headers.get("x-twilio-signature", ""),
+        f"{room.public_url}{path}{f'?{query}' if query else ''}",
+        request.headers.get("content-type", ""),
+        body,
+    )
+
+
+def _store(room: Room, source: inbox.Source, request: Request, body: bytes) -> int:
+    with room.database.begin() as connection:
+        return inbox.store(
+            connection, room.key_ring, source, body,
+            query=request.scope["query_string"].decode("latin-1"),
+            content_type=request.headers.get("content-type", ""),
+        )  # fmt: skip
+
+
+def _hear(room: Room, number: int) -> None:
+    try:
+        inbox.sort_some(room.database, room.key_ring, replies.take, Tally(), number=number)
+    except SQLAlchemyError as error:  # it is stored: the hands will find it
+        log.error("reply.later", number=number, error=type(error).__name__)
+
+
+ROUTES = [
+    Route("/hooks/sendgrid", sendgrid, methods=["POST"]),
+    Route("/hooks/twilio/status", twilio_status, methods=["POST"]),
+    Route("/hooks/twilio/inbound", twilio_inbound, methods=["POST"]),
+]
