@@ -59,9 +59,11 @@ def tick(runtime: Runtime) -> int:
         (1, actors.plan),
         (1, actors.fire),
         (1, actors.rescue),
+        (1, actors.sort_feedback),
+        (5, actors.settle_doubt),
     )
     #: What a NOTIFY means; the tick alone would do, a second later.
-    heard = {"run": actors.plan, "due": actors.release, "engine": actors.release}
+    heard = {"run": actors.plan, "due": actors.release, "engine": actors.release, "feedback": actors.sort_feedback}
 
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -38,7 +38,8 @@ WHERE m.id = x.id AND m.status IN ('sent', 'delivered', 'bounced') AND m.handed_
 _FILE_ATTEMPT = text("""
 INSERT INTO attempt (message_id, number, authorised_at, authorise_seq, send_deadline, settled_at, worker_id, provider,
                      outcome, detail)
-SELECT m.id, m.attempts, m.authorised_at, m.authorise_seq, m.send_deadline, :now, m.worker_id, m.provider, 'not_sent', x.detail
+SELECT m.id, m.attempts, m.authorised_at, m.authorise_seq, m.send_deadline, :now, m.worker_id, m.provider,
+       'not_sent', x.detail
 FROM unnest(CAST(:ids AS uuid[]), CAST(:details AS text[])) AS x(id, detail)
 JOIN message m ON m.id = x.id AND m.status = 'sending' AND m.worker_id = :worker
 ON CONFLICT DO NOTHING

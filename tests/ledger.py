@@ -92,6 +92,11 @@ def make_ledger(database: Engine, key_ring: KeyRing, home: Path) -> Ledger:
     return Ledger(database, key_ring, home)
 
 
+def make_noon(connection: Connection) -> None:
+    """Set the engine's clock to a working day's noon in London."""
+    clock.shift(connection, until_noon(), sandbox_only=True)
+
+
 def until_noon() -> timedelta:
     """Return how far it is to the next noon in London: no place is asleep, whenever the test runs."""
     now = datetime.now(UTC)

@@ -9,10 +9,11 @@ import dramatiq
 import structlog
 from sqlalchemy import Engine
 
+from dispatcher import doubt, replies, schedules, sending
 from dispatcher import plan as planning
 from dispatcher import release as releasing
 from dispatcher import rescue as rescuing
-from dispatcher import schedules, sending
+from dispatcher.feedback import inbox
 from workers import boot
 from workers.broker import HOUSEKEEPING, LANES, PLAN, RELEASE, wake
 
@@ -22,6 +23,11 @@ log = structlog.get_logger()
 _planners = threading.BoundedSemaphore(2)
 #: Freezing a large audience takes a while: two at once, with two planners, would leave nobody to `release`.
 _firing = threading.BoundedSemaphore(1)
+#: Both share the few threads of a control worker with what starts runs and hands out tickets.
+_sorting = threading.BoundedSemaphore(1)
+_doubting = threading.BoundedSemaphore(1)
+#: So many rounds of the inbox at once; the next ticket comes a second later.
+SORT_ROUNDS = 20
 #: One planning ticket works this long at most, so that the next run's pages get their turn.
 PLAN_SECONDS = 5.0
 
@@ -68,6 +74,28 @@ def fire() -> None:
             log.info("run.fired", run=str(run_id))
     finally:
         _firing.release()
+
+
+@dramatiq.actor(queue_name=HOUSEKEEPING)
+def sort_feedback() -> None:
+    """Sort what providers told us into the ledger."""
+    if not _sorting.acquire(blocking=False):
+        return
+    try:
+        inbox.sort_all(boot.hands().database, boot.hands().sender.key_ring, replies.take, rounds=SORT_ROUNDS)
+    finally:
+        _sorting.release()
+
+
+@dramatiq.actor(queue_name=HOUSEKEEPING)
+def settle_doubt() -> None:
+    """Look for evidence about messages of unknown outcome."""
+    if not _doubting.acquire(blocking=False):
+        return
+    try:
+        doubt.settle_doubt(boot.hands().database, boot.hands().providers.values())
+    finally:
+        _doubting.release()
 
 
 @dramatiq.actor(queue_name=HOUSEKEEPING)

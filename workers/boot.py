@@ -25,7 +25,7 @@ log = structlog.get_logger()
 GROUPS: dict[str, tuple[tuple[str, ...], int, int]] = {
     "marketing": (MARKETING_LANES, 2, 3),
     "transactional": (TRANSACTIONAL_LANES, 4, 5),
-    "control": ((RELEASE, PLAN, HOUSEKEEPING), 4, 1),
+    "control": ((RELEASE, PLAN, HOUSEKEEPING), 6, 1),
 }
 HEARTBEAT_SECONDS = 2.0
 LAST_SLICE_MILLISECONDS = 30_000

@@ -115,7 +115,12 @@ def _record_page(
 ) -> None:
     with database.connect() as connection:
         matches = match(connection, key_ring, reports)
-    events = [_Event(r, _key(key_ring, r), m) for r, m in zip(reports, matches, strict=True)]
+    told: dict[tuple[str, bytes], _Event] = {}
+    for report, found in zip(reports, matches, strict=True):
+        event = _Event(report, _key(key_ring, report), found)
+        told.setdefault((report.source, event.key), event)
+    tally.known += len(reports) - len(told)
+    events = list(told.values())
     singly = [event for event in events if event.concerns_the_address]
     together = [event for event in events if not event.concerns_the_address]
     if together:

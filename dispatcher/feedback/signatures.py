@@ -65,7 +65,7 @@ def twilio_signed(token: str, signature: str, url: str, content_type: str, body:
             return False
         text = "".join(name + value for name, value in sorted(set(fields))).encode("utf-8", "surrogateescape")
     given = signature.encode("utf-8", "replace")
-    return any([hmac.compare_digest(_twilio_signature(token, one, text), given) for one in _spellings(url)])
+    return any(hmac.compare_digest(_twilio_signature(token, one, text), given) for one in _spellings(url))
 
 
 def form_fields(body: bytes) -> list[tuple[str, str]]:

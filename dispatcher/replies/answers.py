@@ -67,7 +67,8 @@ def _run_of(connection: Connection, subject: Subject, now: datetime) -> UUID:
     hash_ = hashlib.sha256(f"answers/{name}/{template_hash(files)}".encode()).hexdigest()
     find = text("SELECT id FROM run WHERE kind = 'standing' AND template_hash = :hash")
     found = connection.execute(find, {"hash": hash_}).one_or_none()
-    return found.id if found is not None else _make_run(connection, name, hash_, files, now).id
+    run = found if found is not None else _make_run(connection, name, hash_, files, now)
+    return UUID(str(run.id))
 
 
 def _files(connection: Connection, name: str) -> dict[str, str]:

@@ -154,18 +154,24 @@ def _act(
     """Do what was asked; return what is to be answered, if anything."""
     match reading:
         case Reading.STOP:
-            is_new = suppression.add(connection, address_id, "stop", source=source, now=now)
+            is_new = _stop(connection, address_id, source, now)
             withdraw_all(connection, key_ring, people, address_id, source=source, now=now)
-            return "stop" if is_new else None  # once is enough, however often they say it
-        case Reading.ASKS_TO_STOP:
-            is_new = suppression.add(connection, address_id, "stop", source=source, now=now)
             return "stop" if is_new else None
+        case Reading.ASKS_TO_STOP:
+            return "stop" if _stop(connection, address_id, source, now) else None
         case Reading.START:
             return "start" if _start_again(connection, key_ring, people, address_id, source=source, now=now) else None
         case Reading.HELP:
             return "help"
         case Reading.OTHER:
             return None
+
+
+def _stop(connection: Connection, address_id: int, source: str, now: datetime) -> bool:
+    """Suppress the number; False if it was stopped already: once is answered, however often they say it."""
+    if any(one.reason == "stop" for one in suppression.suppressions_of(connection, address_id)):
+        return False  # adding it again would skip the answer that is on its way
+    return suppression.add(connection, address_id, "stop", source=source, now=now)
 
 
 def withdraw_all(

@@ -20,7 +20,8 @@ _WRONG = """CASE
              OR m.address_id IS NULL)
         THEN 'was never properly authorised'
     WHEN m.status = 'sending' AND m.worker_id IS NULL THEN 'is in the hands of no worker'
-    WHEN m.status = 'sent' AND m.handed_over_at IS NULL THEN 'was never handed over'
+    WHEN m.status = 'sent' AND m.handed_over_at IS NULL
+        AND NOT EXISTS (SELECT FROM feedback f WHERE f.message_id = m.id) THEN 'was never handed over'
     WHEN m.status NOT IN ('pending', 'sending') AND m.settled_at IS NULL THEN 'has no instant of settling'
     WHEN m.status IN ('pending', 'sending') AND m.settled_at IS NOT NULL THEN 'has settled already'
     WHEN m.settled_at < m.authorised_at THEN 'settled before it was authorised'
@@ -49,6 +50,13 @@ def rows_fit_their_status(found: Examination) -> None:
         FROM message m LEFT JOIN run r ON r.id = m.run_id LEFT JOIN address a ON a.id = m.address_id
         WHERE r.id IS NULL OR (a.id IS NULL AND m.address_id IS NOT NULL) OR a.channel <> m.channel
            OR (m.channel, m.class, m.topic) IS DISTINCT FROM (r.channel, r.class, r.topic)""")
+    found.ask("""
+        SELECT 'message ' || m.id || ' is ' || m.status || ', and was reported ' || f.kind
+        FROM message m JOIN feedback f ON f.message_id = m.id AND f.flaw IS NULL
+        WHERE m.status NOT IN ('delivered', 'bounced') AND f.kind IN ('delivered', 'bounced', 'dropped')
+           OR m.status = 'delivered' AND f.kind IN ('bounced', 'dropped')
+           OR m.status IN ('pending', 'skipped', 'cancelled', 'sending', 'failed', 'unknown')
+              AND f.kind IS NOT NULL""")
     if not trigger_is_awake(found.subject.connection, "message", "message_moves"):
         found.add("the database does not refuse illegal moves: trigger message_moves is missing or disabled")
     for old, new in _moves_that_differ(found.subject.connection):
@@ -93,6 +101,9 @@ def tried_again_with_proof(found: Examination) -> None:
     found.ask("""
         SELECT 'message ' || m.id || ': a new try was authorised before the last one was settled'
         FROM attempt a JOIN message m ON m.id = a.message_id WHERE m.authorised_at < a.settled_at""")
+    again = found.subject.connection.scalar(text("SELECT count(*) FROM attempt WHERE outcome = 'unknown'"))
+    if again:
+        found.note(f"{again} transactional messages of unknown outcome were sent a second time, as they may be")
     if found.subject.log is None:
         return found.note("without a provider log the proofs themselves were not looked at")
     found.ask("""

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import text
 
 from dispatcher.consent import Evidence, State, state_after, verify_chain
+from dispatcher.replies.answers import CLIENT
+from dispatcher.runs import ANSWERS
 from dispatcher.verify.acceptance import PEOPLE
 from dispatcher.verify.life import trigger_is_awake
 from dispatcher.verify.report import Examination, Subject
@@ -30,10 +32,15 @@ _HEEDED = """e.channel = m.channel AND e.topic = m.topic AND e.order_seq < m.aut
 def authorised_with_consent(found: Examination) -> None:
     """INV-6."""
     found.count("SELECT count(*) FROM message WHERE authorise_seq IS NOT NULL")
-    found.ask("""
+    found.ask(
+        """
         SELECT 'message ' || m.id || ' was authorised after suppression ' || s.id || ' (' || s.reason || ')'
-        FROM message m JOIN suppression s ON s.address_id = m.address_id
-        WHERE m.authorise_seq > s.order_seq AND (s.scope = 'all' OR m.class = 'marketing')""")
+        FROM message m JOIN suppression s ON s.address_id = m.address_id JOIN run r ON r.id = m.run_id
+        WHERE m.authorise_seq > s.order_seq AND (s.scope = 'all' OR m.class = 'marketing')
+          AND NOT (s.reason = 'stop' AND r.kind = 'standing' AND r.occurrence_key = :answers AND m.client = :client)""",
+        answers=ANSWERS,
+        client=CLIENT,
+    )
     found.ask(f"""
         WITH {PEOPLE}, first_grant AS (
             SELECT p.root, e.channel, e.topic, min(e.order_seq) AS order_seq

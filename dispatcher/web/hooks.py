@@ -1,4 +1,4 @@
-"""What providers tell us: stored, then answered.  A request whose signature is wrong gets one answer, whatever is wrong.
+"""What providers tell us: stored, then answered.  Whatever is wrong with a signature, the answer is the same.
 
 The signature is asked about before anything of the body is read, over the bytes as they came and the URL as the
 settings know it: what a proxy writes into Host or X-Forwarded decides nothing.

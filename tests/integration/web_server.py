@@ -63,11 +63,16 @@ class Web:
 @contextmanager
 def serving(
     database: Engine, key_ring: KeyRing, home: Path, *, broker_url: str = "redis://127.0.0.1:1/0",
-    wait: timedelta = timedelta(seconds=5), log_config: Any = None,
+    wait: timedelta = timedelta(seconds=5), log_config: Any = None, **settings: Any,
 ) -> Iterator[Web]:  # fmt: skip
     """Serve on a free port in a thread, until the end of the block."""
-    settings = Settings(home=home)
-    runtime = Runtime(settings, database, database.url.render_as_string(hide_password=False), broker_url, key_ring)
+    runtime = Runtime(
+        Settings(home=home, **settings),
+        database,
+        database.url.render_as_string(hide_password=False),
+        broker_url,
+        key_ring,
+    )
     config = uvicorn.Config(
         create_app(runtime, wait=wait), access_log=False, log_config=log_config, server_header=False
     )
