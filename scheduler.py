@@ -60,6 +60,7 @@ def tick(runtime: Runtime) -> int:
         (1, actors.fire),
         (1, actors.rescue),
         (1, actors.sort_feedback),
+        (1, actors.brake),
         (5, actors.settle_doubt),
     )
     #: What a NOTIFY means; the tick alone would do, a second later.

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from dispatcher import doubt
 from dispatcher.errors import NotFound, Refused
 from dispatcher.instants import show_instant
 from dispatcher.lifecycle import Status
@@ -48,6 +49,11 @@ _BREAKDOWN = text(f"""
     SELECT m.status, {REASON} AS reason, count(*) AS count FROM message m
     WHERE m.run_id = :run GROUP BY 1, 2 ORDER BY 1, 2
 """)  # noqa: S608 - constants only
+#: How many messages were reported as what; one message may be reported as several things.
+_FACTS = text("""
+    SELECT f.kind, count(DISTINCT f.message_id) AS count FROM feedback f JOIN message m ON m.id = f.message_id
+    WHERE m.run_id = :run AND f.kind IS NOT NULL GROUP BY f.kind ORDER BY f.kind
+""")
 _NOT_YET_PLANNED = text("""
     SELECT COALESCE(sum(cardinality(p.contact_ids)), 0) FROM audience_page p
     WHERE p.run_id = :run AND p.planned_at IS NULL
@@ -66,6 +72,7 @@ def run_report(connection: Connection, run_id: UUID) -> dict[str, Any]:
         status[line["status"]] += line["count"]
         if line["reason"] is not None:
             reasons[line["reason"]] += line["count"]
+    facts = connection.execute(_FACTS, {"run": run_id}).all()
     standing = run.kind == "standing"  # its messages are asked for one by one: nobody is chosen beforehand
     return {
         "run": str(run.id),
@@ -86,6 +93,9 @@ def run_report(connection: Connection, run_id: UUID) -> dict[str, Any]:
         "planned_at": show_instant(run.planned_at),
         "finished_at": show_instant(run.finished_at),
         "breakdown": breakdown,
+        "feedback": {row.kind: row.count for row in facts},
+        "unknown": doubt.figures_of(connection, run_id),
+        "brake": run.brake,
     }
 
 

@@ -214,6 +214,10 @@ def pause(connection: Connection, run_id: UUID, *, by: str) -> None:
 def resume(connection: Connection, run_id: UUID, *, by: str) -> None:
     """Let a paused run go on: planning where it was left, and what it had put off is due at once."""
     run = _move(connection, run_id, {"paused"}, "running", by)
+    connection.execute(  # whoever resumes it knows what went wrong up to now: the brake looks at what comes after
+        text("UPDATE run SET brake = NULL, watched_from = :now WHERE id = :id"),
+        {"now": clock.read_now(connection), "id": run_id},
+    )
     if run.planned_at is None:
         connection.execute(text("UPDATE run SET state = 'planning' WHERE id = :id"), {"id": run_id})
     wake_stopped(connection, run_id)

@@ -496,6 +496,7 @@ feedback = Table(  # what providers and mail servers reported, one row per event
     UniqueConstraint("source", "event_key"),
     UniqueConstraint("source", "provider_event_id"),
     Index(None, "address_id", "kind", "occurred_at"),
+    Index("feedback_complained_idx", "received_at", postgresql_where=text("kind = 'complained'")),
     _one_of(
         "kind",
         ("accepted", "delayed", "delivered", "dropped", "bounced", "opened", "clicked", "complained", "unsubscribed"),

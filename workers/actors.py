@@ -9,6 +9,7 @@ import dramatiq
 import structlog
 from sqlalchemy import Engine
 
+from dispatcher import brake as braking
 from dispatcher import doubt, replies, schedules, sending
 from dispatcher import plan as planning
 from dispatcher import release as releasing
@@ -96,6 +97,12 @@ def settle_doubt() -> None:
         doubt.settle_doubt(boot.hands().database, boot.hands().providers.values())
     finally:
         _doubting.release()
+
+
+@dramatiq.actor(queue_name=HOUSEKEEPING)
+def brake() -> None:
+    """Pause the runs that go wrong."""
+    braking.watch(boot.hands().database)
 
 
 @dramatiq.actor(queue_name=HOUSEKEEPING)

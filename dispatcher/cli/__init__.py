@@ -21,6 +21,7 @@ from dispatcher.cli import (
     imports,
     keys,
     operations,
+    reviews,
     rooms,
     runs,
     segments,
@@ -46,7 +47,7 @@ app = typer.Typer(
 )
 for group in (workspaces, rooms, imports, segments, campaigns, runs, explanations, contacts, consents, suppressions):
     group.add_to(app)
-for group in (templates, keys, operations):
+for group in (reviews, templates, keys, operations):
     group.add_to(app)
 
 

@@ -1,4 +1,4 @@
-"""import contacts, import events: what the shop already knows, from files."""
+"""import contacts, events, bounces: what others already know, from files."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import typer
 from dispatcher.cli import door
 
 if TYPE_CHECKING:
+    from dispatcher.imports.bounces import BounceReport
     from dispatcher.imports.contacts import ContactReport
     from dispatcher.imports.events import EventReport
     from dispatcher.runtime import Runtime
 
-    Report = ContactReport | EventReport
+    Report = BounceReport | ContactReport | EventReport
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The file; gzip is unpacked.")]
 RejectsTo = Annotated[
@@ -23,9 +24,10 @@ RejectsTo = Annotated[
 
 
 def add_to(app: typer.Typer) -> None:
-    group = typer.Typer(help="Bring in contacts and events from files.", no_args_is_help=True)
+    group = typer.Typer(help="Bring in contacts, events and bounces from files.", no_args_is_help=True)
     group.command("contacts")(contacts)
     group.command("events")(events)
+    group.command("bounces")(bounces)
     app.add_typer(group, name="import")
 
 
@@ -90,6 +92,25 @@ def events(
             progress=progress,
         )
         _audit(runtime, "events.import", file, report)
+    _tell(report, as_json)
+
+
+def bounces(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A mail, an mbox, a maildir, or a folder of mails.")],
+    rejects: RejectsTo = None,
+    as_json: door.AsJson = False,
+) -> None:
+    """Bring in bounce and complaint mail.  A mail counts only if a message of ours came back in it.
+
+    Example: dispatcher import bounces Maildir/
+    """
+    from dispatcher.imports.bounces import import_bounces
+
+    with door.open_engine() as runtime, door.progress_bar(path.name) as progress:
+        report = import_bounces(
+            runtime.database, runtime.key_ring, path, rejects=rejects or _rejects_of(path), progress=progress
+        )
+        _audit(runtime, "bounces.import", path, report)
     _tell(report, as_json)
 
 

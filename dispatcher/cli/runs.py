@@ -62,6 +62,26 @@ def print_funnel(report: dict[str, Any]) -> None:
     print(f"{report['campaign']}  {report['state']}  run {report['run']}")
     lines = [(line.label, line.status, line.count) for line in reports.funnel(report)]
     door.print_table(("", "status", "messages"), lines, numbers=("messages",))
+    for line in _remarks(report):
+        print(line)
+
+
+def _remarks(report: dict[str, Any]) -> list[str]:
+    """Return what the funnel does not say: reports beside the status, doubt, the brake."""
+    from dispatcher.brake import explain_brake
+
+    lines = []
+    if report["feedback"]:
+        lines.append("reported: " + ", ".join(f"{count:,} {kind}" for kind, count in report["feedback"].items()))
+    doubt = report["unknown"]
+    if doubt["open"] or doubt["for_good"] or doubt["sent_again"]:
+        lines.append(
+            f"in doubt: {doubt['open']:,} that evidence may settle, {doubt['for_good']:,} for good; "
+            f"sent a second time because of it: {doubt['sent_again']:,}"
+        )
+    if report["brake"]:
+        lines.append(explain_brake(report["brake"]))
+    return lines
 
 
 def export(
