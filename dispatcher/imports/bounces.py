@@ -89,7 +89,7 @@ def _mails(file: Path) -> Iterator[tuple[str, bytes]]:
     """Yield the mails of a file: one, or those of an mbox."""
     with file.open("rb") as opened:
         begin = opened.read(5)
-    if begin == b"From ":
+    if begin == b"From " and file.suffix != ".eml":  # a mail by itself may have an envelope line, too
         box = mailbox.mbox(file, create=False)
         try:
             for number, key in enumerate(box.iterkeys(), 1):

@@ -403,10 +403,7 @@ CREATE TABLE feedback (
     CONSTRAINT feedback_pkey PRIMARY KEY (id),
     CONSTRAINT feedback_source_event_key_key UNIQUE (source, event_key),
     CONSTRAINT feedback_source_provider_event_id_key UNIQUE (source, provider_event_id),
-    CONSTRAINT feedback_kind_check CHECK (kind IN ('accepted', 'delayed', 'delivered', 'dropped', 'bounced', 'opened', 'clicked', 'complained', 'unsubscribed')),
-    CONSTRAINT feedback_message_id_fkey FOREIGN KEY(message_id) REFERENCES message (id),
-    CONSTRAINT feedback_contact_id_fkey FOREIGN KEY(contact_id) REFERENCES contact (id),
-    CONSTRAINT feedback_address_id_fkey FOREIGN KEY(address_id) REFERENCES address (id)
+    CONSTRAINT feedback_kind_check CHECK (kind IN ('accepted', 'delayed', 'delivered', 'dropped', 'bounced', 'opened', 'clicked', 'complained', 'unsubscribed'))
 );
 
 CREATE INDEX feedback_message_id_idx ON feedback (message_id);
