@@ -14,6 +14,7 @@ from sqlalchemy import Connection, text
 from dispatcher import clock, schema
 from dispatcher.contact_windows import coverage
 from dispatcher.errors import DispatcherError
+from dispatcher.feedback import inbox
 from dispatcher.places import TZDATA_VERSION
 from dispatcher.registration import prove
 from dispatcher.runtime import Runtime, check_broker, open_runtime
@@ -70,7 +71,7 @@ def _disk(settings: Settings) -> Check:
 
 def _check_runtime(runtime: Runtime) -> Iterator[Check]:
     with runtime.database.connect() as connection:
-        for check in (_database, _time_zones, _clock, _shop, _brake, _lanes, _rooms, _lost, _waiting):
+        for check in (_database, _time_zones, _clock, _shop, _brake, _lanes, _rooms, _lost, _waiting, _feedback):
             yield check(connection)
         yield from _places(connection)
     yield Check("keys", "ok", "they are the ones this database was made with")
@@ -194,6 +195,13 @@ def _lost(connection: Connection) -> Check:
         return Check("lost machines", "ok", "none")
     detail = f"{', '.join(machines)} went silent while sending; if it is off for good: dispatcher lost {machines[0]}"
     return Check("lost machines", "look", detail)
+
+
+def _feedback(connection: Connection) -> Check:
+    waiting, failed = inbox.waiting(connection)
+    reviews = connection.scalar(text("SELECT count(*) FROM reply WHERE review = 'open'"))
+    detail = f"{waiting:,} requests to sort, {failed:,} of them failed before; {reviews:,} texts to review"
+    return Check("feedback", "look" if failed or reviews else "ok", detail)
 
 
 def _waiting(connection: Connection) -> Check:

@@ -475,7 +475,7 @@ feedback_inbox = Table(  # what came in as it came in, until it is sorted: the s
     _one_of("source", ("sendgrid", "twilio.status", "twilio.inbound")),
 )
 
-# What providers and mail servers reported, one row per event, also of what we cannot make sense of.  No foreign keys, as
+# What providers and mail servers reported, one row per event, also what makes no sense to us.  No foreign keys, as
 # in `message`: three checks a row would cost as much as the row, and what they point at is never deleted.
 feedback = Table(
     "feedback",
