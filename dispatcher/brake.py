@@ -4,8 +4,9 @@ Bounces, complaints, render failures and unknown outcomes are looked at after a 
 a few dozen messages), then always.  Whoever resumes it has looked: from then on only what is authorised later counts.
 
 The limits.  Complaints: mailbox providers ask senders to stay below 0.3 % (Google and Yahoo, sender rules of 2024).
-Bounces: providers review senders at 5 % (Amazon SES).  A template that cannot be rendered for one in twenty is broken.
-Unknown outcomes at one in ten mean that the way to the provider is.
+Bounces: providers review senders at 5 % (Amazon SES); what the provider refused at once counts as bounced.  A template
+that cannot be rendered for one in twenty is broken.  Unknown outcomes at one in ten mean that the way to the provider
+is; what a dead worker of ours left in doubt says nothing about that way, and is not counted.
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ _TROUBLED = text("""
 SELECT r.id, r.audience, r.watched_from, t.bounces, t.unknown, t.render, COALESCE(f.complaints, 0) AS complaints
 FROM run r
 CROSS JOIN LATERAL (
-    SELECT count(*) FILTER (WHERE m.status = 'bounced') AS bounces,
-           count(*) FILTER (WHERE m.status = 'unknown') AS unknown,
+    SELECT count(*) FILTER (WHERE m.status = 'bounced' OR m.reason = 'REJECTED') AS bounces,
+           count(*) FILTER (WHERE m.status = 'unknown' AND m.handed_over_at IS NOT NULL) AS unknown,
            count(*) FILTER (WHERE m.status = 'failed' AND m.reason = 'RENDER_FAILED') AS render
     FROM message m WHERE m.run_id = r.id AND m.status IN ('bounced', 'unknown', 'failed')
       AND COALESCE(m.authorised_at, m.settled_at) > COALESCE(r.watched_from, '-infinity')) t

@@ -51,8 +51,9 @@ class Sandbox:
         wanted = {str(message_id).encode(): message_id for message_id in message_ids}
         begin = self._read_up_to if wanted.keys() <= self._missed else 0
         found: list[Sighting] = []
-        end = begin
-        if not self._outbox.exists():
+        size = self._outbox.stat().st_size if self._outbox.exists() else 0
+        begin = end = begin if begin <= size else 0  # the outbox was cleared away
+        if not size:
             return found
         with self._outbox.open("rb") as outbox:
             outbox.seek(begin)

@@ -57,9 +57,10 @@ def test_a_worker_killed_in_mid_run_ten_times_writes_to_nobody_twice_and_loses_n
         live.finish(run_id)
         statuses = live.check_nobody_twice_nobody_lost(run_id)
 
-        assert statuses["unknown"] == sum(hit.unknown for hit in of_this_run)
+        assert statuses["unknown"] <= sum(hit.unknown for hit in of_this_run)
         assert statuses["sent"] + statuses["unknown"] == live.agreed()
         killed += of_this_run
+    eventually(lambda: not _shown_and_in_doubt(live), saying="what the outbox shows is in doubt no more")
     live.check_invariants()
 
     assert all(hit.unknown <= SLOTS * Sandbox.slice_size for hit in killed)
@@ -117,6 +118,12 @@ def _all_released(live: Live, batches: list[int]) -> bool:
 def _settled(live: Live, run_id: UUID) -> int:
     statuses = live.statuses(run_id)
     return statuses["sent"] + statuses["skipped"] + statuses["unknown"]
+
+
+def _shown_and_in_doubt(live: Live) -> set[str]:
+    """Return the messages of unknown outcome that the sandbox's own record shows."""
+    in_doubt = {str(row.id) for row in live.rows("SELECT id FROM message WHERE status = 'unknown'")}
+    return in_doubt & {mail["message_id"] for mail in live.outbox()}
 
 
 def _rescue_of(live: Live, worker: str) -> dict[str, Any]:

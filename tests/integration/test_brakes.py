@@ -108,6 +108,7 @@ def test_complaints_are_counted_by_message(database: Engine, key_ring: KeyRing, 
 @pytest.mark.parametrize(
     ("becomes", "because"),
     [("status = 'unknown'", "unknown outcomes"),
+     ("status = 'failed', reason = 'REJECTED'", "bounces"),
      ("status = 'failed', reason = 'RENDER_FAILED', authorised_at = NULL, authorise_seq = NULL", "render failures")],
 )  # fmt: skip
 def test_doubt_and_templates_that_break_pause_a_run_too(
@@ -119,6 +120,14 @@ def test_doubt_and_templates_that_break_pause_a_run_too(
 
     assert brake.watch(database) == [run_id]
     assert state(database, run_id)[1]["because"] == because
+
+
+def test_what_a_dead_worker_left_in_doubt_pauses_nothing(database: Engine, run_id: UUID) -> None:
+    with database.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(text("UPDATE message SET status = 'unknown', handed_over_at = NULL"))
+
+    assert brake.watch(database) == []
 
 
 def test_a_run_that_somebody_cancelled_meanwhile_stays_cancelled(
