@@ -68,26 +68,35 @@ def sort_all(database: Engine, key_ring: KeyRing, take_reply: TakeReply, *, roun
     return total
 
 
+def hear_now(database: Engine, key_ring: KeyRing, take_reply: TakeReply, number: int) -> None:
+    """Take one text out of the inbox and do what it asks; whoever sorts it at the same time does no more than that."""
+    with database.connect() as connection:
+        row = connection.execute(
+            text("SELECT * FROM feedback_inbox WHERE id = :number"), {"number": number}
+        ).one_or_none()
+    if row is not None:
+        take_reply(database, key_ring, _open(key_ring, row))
+        with database.begin() as connection:
+            connection.execute(text("DELETE FROM feedback_inbox WHERE id = :number"), {"number": number})
+
+
 _TAKE = text("""
 WITH waiting AS MATERIALIZED (
     SELECT id, length(sealed) AS size FROM feedback_inbox
-    WHERE (retry_at IS NULL OR retry_at <= clock_timestamp()) AND (CAST(:number AS bigint) IS NULL OR id = :number)
-    ORDER BY id LIMIT :round)
+    WHERE retry_at IS NULL OR retry_at <= clock_timestamp() ORDER BY id LIMIT :round)
 SELECT i.* FROM feedback_inbox i JOIN (
     SELECT id, sum(size) OVER (ORDER BY id) - size AS before FROM waiting) w USING (id)
 WHERE w.before < :bytes ORDER BY i.id FOR UPDATE OF i SKIP LOCKED
 """)
 
 
-def sort_some(
-    database: Engine, key_ring: KeyRing, take_reply: TakeReply, total: Tally, *, number: int | None = None
-) -> int:
-    """Sort some rows of the inbox, or the one with this number; return how many were taken.
+def sort_some(database: Engine, key_ring: KeyRing, take_reply: TakeReply, total: Tally) -> int:
+    """Sort some rows of the inbox; return how many were taken.
 
     They stay locked, so that nobody else sorts them, and are gone with our commit; if we die, they are sorted again.
     """
     with database.begin() as connection:
-        rows = connection.execute(_TAKE, {"round": _ROUND, "bytes": _ROUND_BYTES, "number": number}).all()
+        rows = connection.execute(_TAKE, {"round": _ROUND, "bytes": _ROUND_BYTES}).all()
         if not rows:
             return 0
         done = _sort(database, key_ring, rows, take_reply, total)
@@ -127,9 +136,7 @@ def _sort_together(
         else:
             reports += read(mail)
     if reports:
-        tally = record(database, key_ring, reports, received_at=min(row.received_at for row in rows))
-        for name in Tally.__slots__:
-            setattr(total, name, getattr(total, name) + getattr(tally, name))
+        total.add(record(database, key_ring, reports, received_at=min(row.received_at for row in rows)))
 
 
 def _open(key_ring: KeyRing, row: Row[Any]) -> Mail:

@@ -22,6 +22,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 from dispatcher import clock, db, suppression
 from dispatcher.addresses import ensure_addresses
 from dispatcher.doubt import FOR_GOOD_AFTER
+from dispatcher.errors import Refused
 from dispatcher.feedback.matching import Match, match
 from dispatcher.feedback.report import STATUS, Kind, Report, Standing, standing_by, standing_of
 from dispatcher.keys import DataKey, KeyRing
@@ -49,6 +50,10 @@ class Tally:
     suppressed: int = 0  #: addresses
     flawed: int = 0  #: kept, and nothing else could be made of it
     unmatched: int = 0  #: of these, about no message of ours
+
+    def add(self, other: Tally) -> None:
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +129,16 @@ def _record_page(
     singly = [event for event in events if event.concerns_the_address]
     together = [event for event in events if not event.concerns_the_address]
     if together:
-        try:
+
+        def write() -> tuple[list[_Event], Tally]:
+            counted = Tally()
             with database.begin() as connection:
-                singly += _record_together(connection, key_ring, together, received_at, tally)
+                return _record_together(connection, key_ring, together, received_at, counted), counted
+
+        try:
+            strays, counted = db.insist(write, feedback=len(together))
+            singly += strays
+            tally.add(counted)
         except (DataError, IntegrityError):  # one of them cannot be stored: find out which
             singly += together
     for event in singly:
@@ -262,24 +274,19 @@ def _record_singly(
     database: Engine, key_ring: KeyRing, event: _Event, received_at: datetime | None, tally: Tally
 ) -> None:
     try:
-        db.insist(lambda: _in_its_own_transaction(database, key_ring, event, received_at, tally), feedback=1)
+        tally.add(db.insist(lambda: _in_its_own_transaction(database, key_ring, event, received_at), feedback=1))
     except (DataError, IntegrityError) as error:
         log.error("feedback.cannot_be_stored", source=event.report.source, error=type(error).__name__)
         tally.flawed += 1
 
 
-def _in_its_own_transaction(
-    database: Engine, key_ring: KeyRing, event: _Event, received_at: datetime | None, tally: Tally
-) -> None:
+def _in_its_own_transaction(database: Engine, key_ring: KeyRing, event: _Event, received_at: datetime | None) -> Tally:
     for _ in range(_ATTEMPTS):
         with database.begin() as connection:
-            event = _with_address(connection, key_ring, event)
-            if _hold_everybody(connection, event.match):
-                _record_one(connection, key_ring, event, received_at, tally)
-                return
-    log.warning("feedback.held_up", source=event.report.source)  # somebody moves this address again and again
-    with database.begin() as connection:
-        _record_one(connection, key_ring, event, received_at, tally)
+            placed = _with_address(connection, key_ring, event)
+            if _hold_everybody(connection, placed.match):
+                return _record_one(connection, key_ring, placed, received_at)
+    raise Refused("this address is being moved from contact to contact; it is tried again")
 
 
 def _with_address(connection: Connection, key_ring: KeyRing, event: _Event) -> _Event:
@@ -309,15 +316,14 @@ def _hold_everybody(connection: Connection, found: Match) -> bool:
     return list(connection.scalars(_HOLDERS, who)) == holders
 
 
-def _record_one(
-    connection: Connection, key_ring: KeyRing, event: _Event, received_at: datetime | None, tally: Tally
-) -> None:
+def _record_one(connection: Connection, key_ring: KeyRing, event: _Event, received_at: datetime | None) -> Tally:
+    tally = Tally()
     row = _hold_messages(connection, [event.match.message_id]).get(event.match.message_id)
     now = clock.read_now(connection)
     flaw = _flaw(event, row, now)
     if not _insert(connection, _Sealer(key_ring), [(event, flaw)], received_at or now, now):
         tally.known += 1
-        return
+        return tally
     if row is not None and flaw is None and event.report.kind is not None:
         flaw = _move_one(connection, row, event.report, now, tally)
         if flaw is not None:
@@ -327,6 +333,7 @@ def _record_one(
             )
     _count(tally, [(event, flaw)], 0)
     _suppress(connection, event, now, tally)
+    return tally
 
 
 def _move_one(connection: Connection, row: Row[Any], report: Report, now: datetime, tally: Tally) -> str | None:

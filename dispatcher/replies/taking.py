@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, text
 from dispatcher import clock, consent, db, suppression
 from dispatcher.addresses import ensure_addresses
 from dispatcher.consent import ConsentChange
+from dispatcher.errors import Refused
 from dispatcher.feedback import twilio
 from dispatcher.feedback.inbox import Mail
 from dispatcher.keys import KeyRing
@@ -61,7 +62,7 @@ def _take(database: Engine, key_ring: KeyRing, heard: Heard) -> Reading | None:
             address_id = ensure_addresses(connection, key_ring, [wanted])[wanted]
             if (people := hold(connection, address_id)) is not None:
                 return _hear(connection, key_ring, heard, address_id, people)
-    raise TimeoutError("this number is being moved from contact to contact")
+    raise Refused("this number is being moved from contact to contact; it is tried again")
 
 
 _PEOPLE = text("""

@@ -9,14 +9,12 @@ from __future__ import annotations
 from http import HTTPStatus
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from dispatcher import replies
 from dispatcher.feedback import inbox
-from dispatcher.feedback.recording import Tally
 from dispatcher.feedback.signatures import sendgrid_signed, twilio_signed
 from dispatcher.web.problems import problem
 from dispatcher.web.room import Room, in_thread, room_of
@@ -89,8 +87,8 @@ def _store(room: Room, source: inbox.Source, request: Request, body: bytes) -> i
 
 def _hear(room: Room, number: int) -> None:
     try:
-        inbox.sort_some(room.database, room.key_ring, replies.take, Tally(), number=number)
-    except SQLAlchemyError as error:  # it is stored: the hands will find it
+        inbox.hear_now(room.database, room.key_ring, replies.take, number)
+    except Exception as error:  # it is stored: the hands will find it
         log.error("reply.later", number=number, error=type(error).__name__)
 
 

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -24,7 +25,8 @@ from people import add_person
 from small_workspace import FILES, write_workspace
 from sqlalchemy import Engine, TextClause, text
 
-from dispatcher import cli
+from dispatcher import cli, replies
+from dispatcher.feedback.inbox import Mail
 from dispatcher.keys import KeyRing
 from dispatcher.plan import plan_page
 
@@ -659,3 +661,21 @@ def test_an_interrupt_ends_with_130(shop: Run, environment: dict[str, str], data
 
     assert running.returncode == 130
     assert err == "interrupted\n"
+
+
+def test_bounces_come_in_and_texts_are_reviewed(run: Run, database: Engine, key_ring: KeyRing, tmp_path: Path) -> None:
+    (tmp_path / "bounces.json").write_text('[{"email": "a@b.example", "status": "550", "reason": "550 5.1.1 no"}]')
+    assert run("import", "bounces", str(tmp_path / "bounces.json"), "--json").json["reports"] == {"bounced (hard)": 1}
+    assert run("import", "bounces", str(tmp_path / "nothing")).code == 1
+
+    form = b"MessageSid=SM1&From=%2B447700900123&Body=please+stop+texting+me"
+    replies.take(database, key_ring, Mail("twilio.inbound", form, "", "", datetime.now(UTC)))
+    [waiting] = run("review", "list", "--json").json
+    assert waiting["text"] == "please stop texting me"
+    assert "please stop" in run("review", "list").out
+
+    assert run("review", "settle", str(waiting["id"])).code == 2
+    assert run("review", "settle", str(waiting["id"]), "--not-stop").code == 0
+    again = run("review", "settle", str(waiting["id"]), "--stop")
+    assert (again.code, again.err.strip()) == (1, f"reply {waiting['id']} was reviewed already: not_stop")
+    assert run("suppression", "list", "--json").json[0]["reason"] == "hard_bounce"

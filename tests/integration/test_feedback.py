@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from datetime import timedelta
 from itertools import permutations
@@ -12,12 +13,16 @@ import pytest
 from feedback_rows import AT, EMAIL, HARD, PHONE, SPAM, add_left, flaws, report, row_of, state_of, suppressions
 from ledger_rows import add_contact, add_message, wait_until
 from sqlalchemy import Engine, text
-from unsubscribing import waiting_for_a_lock
+from unsubscribing import consent_state, grant, waiting_for_a_lock
 
-from dispatcher import identity, locks
-from dispatcher.feedback.recording import NEVER_LEFT, NO_MESSAGE, SOFT_BOUNCES, TOO_LATE, record
+from dispatcher import identity, locks, unsubscribe
+from dispatcher.feedback import inbox
+from dispatcher.feedback.recording import NEVER_LEFT, NO_MESSAGE, SOFT_BOUNCES, TOO_LATE, Tally, record
 from dispatcher.feedback.report import Kind
 from dispatcher.keys import KeyRing
+from dispatcher.providers.protocol import Accepted, Moment, boot_seconds
+from dispatcher.settle import settle
+from dispatcher.tokens import WayOut
 
 
 def left(database: Engine, key_ring: KeyRing, **how: Any) -> UUID:
@@ -327,6 +332,67 @@ def test_a_complaint_during_a_merge_reaches_the_survivor(database: Engine, key_r
     assert suppressions(database) == [("complaint", "marketing")]
     assert row_of(database, pending).contact_id == survivor
     assert state_of(database, pending) == ("skipped", "SUPPRESSED")
+
+
+def test_a_bounce_during_an_unsubscribe_comes_after_it_and_both_stand(database: Engine, key_ring: KeyRing) -> None:
+    message_id = left(database, key_ring)
+    row = row_of(database, message_id)
+    with database.begin() as connection:
+        grant(connection, key_ring, row.contact_id, row.address_id)
+        order = add_message(connection, row.contact_id, row.address_id, class_="transactional", topic=None)
+    way_out = WayOut(row.contact_id, "email", "offers", row.address_id)
+    with database.connect() as somebody:  # holds the person, so that both wait and then race
+        with somebody.begin():
+            locks.lock_contacts(somebody, [row.contact_id])
+            clicks = [
+                in_thread(lambda: unsubscribe.withdraw(database, key_ring, way_out, source="test")) for _ in range(3)
+            ]
+            bounces = [
+                in_thread(lambda: record(database, key_ring, [report(message_id, Kind.BOUNCED, **HARD)]))
+                for _ in range(3)
+            ]
+            wait_until(lambda: waiting_for_a_lock(database))
+        for thread in (*clicks, *bounces):
+            thread.join(timeout=30)
+            assert not thread.is_alive()
+
+    assert consent_state(database, row.contact_id) == "withdrawn"
+    assert suppressions(database) == [("hard_bounce", "all")]
+    assert state_of(database, message_id) == ("bounced", None)
+    assert state_of(database, order) == ("skipped", "SUPPRESSED")
+
+
+def test_a_receipt_that_feedback_overtook_still_says_when_the_first_byte_left(
+    database: Engine, key_ring: KeyRing
+) -> None:
+    message_id, worker = left(database, key_ring, status="sending"), uuid4()
+    with database.begin() as connection:
+        connection.execute(text("UPDATE message SET worker_id = :worker"), {"worker": worker})
+    record(database, key_ring, [report(message_id, Kind.DELIVERED)])
+    assert row_of(database, message_id).handed_over_at is None
+
+    moment = Moment(AT, boot_seconds())
+    settle(database, worker, [message_id], [Accepted("their id", moment.boot + 1)], moment)
+
+    row = row_of(database, message_id)
+    assert (row.status, row.provider_ref, row.handed_over_at) == ("delivered", "their id", AT + timedelta(seconds=1))
+
+
+def test_two_sorters_at_once_sort_each_request_once(database: Engine, key_ring: KeyRing) -> None:
+    message_id = left(database, key_ring)
+    with database.begin() as connection:
+        for number in range(40):
+            event = {"event": "open", "dispatcher_message_id": str(message_id), "sg_event_id": f"e{number}",
+                     "timestamp": 1_700_000_000 + number}  # fmt: skip
+            inbox.store(connection, key_ring, "sendgrid", json.dumps([event, event]).encode())
+    tallies: list[Tally] = []
+    threads = [in_thread(lambda: tallies.append(inbox.sort_all(database, key_ring, lambda *_: None))) for _ in range(3)]
+    for thread in threads:
+        thread.join(timeout=60)
+
+    assert sum(tally.recorded for tally in tallies) == len(flaws(database)) == 40
+    with database.connect() as connection:
+        assert inbox.waiting(connection) == (0, 0)
 
 
 def test_many_tellers_at_once_record_each_event_once(database: Engine, key_ring: KeyRing) -> None:

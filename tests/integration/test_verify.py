@@ -203,6 +203,11 @@ BROKEN = [
         "UPDATE run SET started_by = 'schedule', nominal_at = as_of WHERE name = 'third'",
         *copied("run", "name = 'third'", "id = gen_random_uuid(), occurrence_key = 'the same in another zone'"),
     )),
+    ("INV-4", "is delivered and nobody reported it", (f"UPDATE message SET status = 'delivered' WHERE {ONE_SENT}",)),
+    ("INV-12", "is sent, and was reported bounced", (
+        f"""INSERT INTO feedback (source, event_key, kind, message_id, occurred_at, received_at)
+            SELECT 'sendgrid', 'x', 'bounced', id, clock_timestamp(), clock_timestamp() FROM message WHERE {ONE_SENT}""",
+    )),
     ("INV-12", "is sent and was never handed over", (f"UPDATE message SET handed_over_at = NULL WHERE {ONE_SENT}",)),
     ("INV-12", "is pending and carries traces", (
         "UPDATE message SET authorised_at = due_at WHERE status = 'pending'",
