@@ -16,7 +16,7 @@ from dispatcher import release as releasing
 from dispatcher import rescue as rescuing
 from dispatcher.feedback import inbox
 from workers import boot
-from workers.broker import HOUSEKEEPING, LANES, PLAN, RELEASE, wake
+from workers.broker import FEEDBACK, HOUSEKEEPING, LANES, PLAN, RELEASE, WATCH, wake
 
 log = structlog.get_logger()
 
@@ -24,7 +24,7 @@ log = structlog.get_logger()
 _planners = threading.BoundedSemaphore(2)
 #: Freezing a large audience takes a while: two at once, with two planners, would leave nobody to `release`.
 _firing = threading.BoundedSemaphore(1)
-#: Both share the few threads of a control worker with what starts runs and hands out tickets.
+#: Of each one at once in a worker, whatever tickets there are.
 _sorting = threading.BoundedSemaphore(1)
 _doubting = threading.BoundedSemaphore(1)
 #: So many rounds of the inbox at once; the next ticket comes a second later.
@@ -77,7 +77,7 @@ def fire() -> None:
         _firing.release()
 
 
-@dramatiq.actor(queue_name=HOUSEKEEPING)
+@dramatiq.actor(queue_name=FEEDBACK)
 def sort_feedback() -> None:
     """Sort what providers told us into the ledger."""
     if not _sorting.acquire(blocking=False):
@@ -88,7 +88,7 @@ def sort_feedback() -> None:
         _sorting.release()
 
 
-@dramatiq.actor(queue_name=HOUSEKEEPING)
+@dramatiq.actor(queue_name=WATCH)
 def settle_doubt() -> None:
     """Look for evidence about messages of unknown outcome."""
     if not _doubting.acquire(blocking=False):
@@ -99,7 +99,7 @@ def settle_doubt() -> None:
         _doubting.release()
 
 
-@dramatiq.actor(queue_name=HOUSEKEEPING)
+@dramatiq.actor(queue_name=WATCH)
 def brake() -> None:
     """Pause the runs that go wrong."""
     braking.watch(boot.hands().database)

@@ -15,7 +15,7 @@ from dispatcher.registration import Registration, heartbeat, register, unregiste
 from dispatcher.rendering import Sender
 from dispatcher.runtime import Runtime
 from dispatcher.sending import Hands
-from workers.broker import HOUSEKEEPING, MARKETING_LANES, PLAN, RELEASE, TRANSACTIONAL_LANES, connect
+from workers.broker import FEEDBACK, HOUSEKEEPING, MARKETING_LANES, PLAN, RELEASE, TRANSACTIONAL_LANES, WATCH, connect
 
 log = structlog.get_logger()
 
@@ -25,7 +25,7 @@ log = structlog.get_logger()
 GROUPS: dict[str, tuple[tuple[str, ...], int, int]] = {
     "marketing": (MARKETING_LANES, 2, 3),
     "transactional": (TRANSACTIONAL_LANES, 4, 5),
-    "control": ((RELEASE, PLAN, HOUSEKEEPING), 6, 1),
+    "control": ((RELEASE, PLAN, HOUSEKEEPING, FEEDBACK, WATCH), 6, 1),
 }
 HEARTBEAT_SECONDS = 2.0
 LAST_SLICE_MILLISECONDS = 30_000

@@ -15,11 +15,13 @@ from redis.exceptions import RedisError
 log = structlog.get_logger()
 
 RELEASE, PLAN, HOUSEKEEPING = "release", "plan", "housekeeping"
+#: What may take long stands in nobody's way: sorting feedback has a queue, and so has looking at how runs go.
+FEEDBACK, WATCH = "feedback", "watch"
 MARKETING_LANES = ("email.marketing", "sms.marketing")
 TRANSACTIONAL_LANES = ("email.transactional", "sms.transactional")
 LANES = (*MARKETING_LANES, *TRANSACTIONAL_LANES)
 
-#: More waiting tickets of one of the clock's own actors than this say nothing that one does not.
+#: More waiting tickets in a queue of the clock's own than this say nothing new: it has two actors at most.
 ENOUGH_WAITING = 2
 
 

@@ -206,7 +206,7 @@ BROKEN = [
     ("INV-4", "is delivered and nobody reported it", (f"UPDATE message SET status = 'delivered' WHERE {ONE_SENT}",)),
     ("INV-12", "is sent, and was reported bounced", (
         f"""INSERT INTO feedback (source, event_key, kind, message_id, occurred_at, received_at)
-            SELECT 'sendgrid', 'x', 'bounced', id, clock_timestamp(), clock_timestamp() FROM message WHERE {ONE_SENT}""",
+            SELECT 'sendgrid', 'x', 'bounced', id, authorised_at, authorised_at FROM message WHERE {ONE_SENT}""",
     )),
     ("INV-12", "is sent and was never handed over", (f"UPDATE message SET handed_over_at = NULL WHERE {ONE_SENT}",)),
     ("INV-12", "is pending and carries traces", (
