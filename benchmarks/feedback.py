@@ -1,7 +1,7 @@
 """`python -m benchmarks.feedback`: signed SendGrid events through a running house, until the last is in the ledger.
 
 The events come as SendGrid sends them: arrays of 500, several posts at a time, out of order, a tenth of them twice.
-One in a hundred is a hard bounce, one in a thousand a complaint.
+One message in a hundred bounces hard (or as many as told), one in a thousand is complained about.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ console = Console(highlight=False, soft_wrap=True)
 def main() -> int:
     arguments = argparse.ArgumentParser(prog="python -m benchmarks.feedback", description=__doc__.splitlines()[0])
     arguments.add_argument("--messages", type=int, default=20_000)
+    arguments.add_argument("--one-bounce-in", type=int, default=100, help="messages")
     given = arguments.parse_args()
     logs.configure("warning")
     key = generate_private_key(SECP256R1())
@@ -63,7 +64,7 @@ def main() -> int:
                 rooms = [room for room in rooms_of() if room.name in ("clock", "control", "web")]
                 with rooms_running(settings, rooms) as house:
                     wait_until_ready(runtime.database, house, healthz=healthz_of(settings))
-                    _measure(runtime.database, port, key, messages)
+                    _measure(runtime.database, port, key, _events(messages, given.one_bounce_in))
         finally:
             with contextlib.suppress(OSError):
                 embedded.remove(home)
@@ -96,7 +97,7 @@ def _prepare(runtime: Runtime, folder: Path, number: int) -> list[UUID]:
         return list(connection.scalars(text("SELECT id FROM message ORDER BY id")))
 
 
-def _events(messages: list[UUID]) -> list[dict[str, Any]]:
+def _events(messages: list[UUID], one_bounce_in: int) -> list[dict[str, Any]]:
     dice = random.Random(7)
     events = []
     for number, message_id in enumerate(messages):
@@ -104,7 +105,7 @@ def _events(messages: list[UUID]) -> list[dict[str, Any]]:
                "dispatcher_message_id": str(message_id), "ip": "192.0.2.1", "useragent": "Mozilla/5.0 " + "x" * 80,
                "category": ["bench"]}  # fmt: skip
         kinds: list[dict[str, Any]] = [{"event": "processed"}, {"event": "delivered", "response": "250 OK " + "x" * 60}]
-        if number % 100 == 7:
+        if number % one_bounce_in == 7 % one_bounce_in:
             kinds[1] = {"event": "bounce", "type": "bounce", "status": "5.1.1", "reason": "550 5.1.1 unknown"}
         elif dice.random() < 0.5:
             kinds.append({"event": "open"})
@@ -116,8 +117,7 @@ def _events(messages: list[UUID]) -> list[dict[str, Any]]:
     return events
 
 
-def _measure(database: Engine, port: int, key: EllipticCurvePrivateKey, messages: list[UUID]) -> None:
-    events = _events(messages)
+def _measure(database: Engine, port: int, key: EllipticCurvePrivateKey, events: list[dict[str, Any]]) -> None:
     posts = [_signed(key, orjson.dumps(events[n : n + ARRAY])) for n in range(0, len(events), ARRAY)]
     began = time.monotonic()
     with ThreadPoolExecutor(POSTERS) as posters:
