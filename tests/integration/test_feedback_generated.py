@@ -21,8 +21,8 @@ pytestmark = pytest.mark.thorough
 
 EVENTS = st.sampled_from(
     [(Kind.ACCEPTED, None), (Kind.DELAYED, None), (Kind.DELIVERED, None), (Kind.DROPPED, None),
-     (Kind.DROPPED, "invalid"), (Kind.BOUNCED, None), (Kind.BOUNCED, "hard_bounce"), (Kind.OPENED, None), (Kind.CLICKED, None),
-     (Kind.COMPLAINED, "complaint"), (Kind.UNSUBSCRIBED, "unsubscribe")]
+     (Kind.DROPPED, "invalid"), (Kind.BOUNCED, None), (Kind.BOUNCED, "hard_bounce"), (Kind.OPENED, None),
+     (Kind.CLICKED, None), (Kind.COMPLAINED, "complaint"), (Kind.UNSUBSCRIBED, "unsubscribe")]
 )  # fmt: skip
 NUMBERS = count()
 
