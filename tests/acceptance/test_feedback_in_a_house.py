@@ -36,7 +36,7 @@ def live(servers: tuple[str, str], template_database: URL, tmp_path: Path) -> It
     with (
         own_servers(servers, template_database) as own,
         live_shop(tmp_path / "home", servers=own, workspace={**ROOMY_CAPS, **NOTICE}, people=people,
-                  sendgrid_webhook_key=PUBLIC, twilio_auth_token=TOKEN) as live,
+                  providers={"sendgrid_webhook_key": PUBLIC, "twilio_auth_token": TOKEN}) as live,
     ):  # fmt: skip
         yield live
 
