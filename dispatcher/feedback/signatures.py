@@ -27,7 +27,7 @@ _MOST_FIELDS = 200
 
 def sendgrid_signed(key: str, signature: str, timestamp: str, body: bytes) -> bool:
     """Whether SendGrid signed exactly these bytes; Refused if `key` is no public key of theirs."""
-    public_key = _sendgrid_key(key)
+    public_key = read_sendgrid_key(key)
     try:
         public_key.verify(base64.b64decode(signature, validate=True), timestamp.encode() + body, ECDSA(SHA256()))
     except (InvalidSignature, binascii.Error, ValueError):
@@ -36,7 +36,8 @@ def sendgrid_signed(key: str, signature: str, timestamp: str, body: bytes) -> bo
 
 
 @lru_cache
-def _sendgrid_key(key: str) -> EllipticCurvePublicKey:
+def read_sendgrid_key(key: str) -> EllipticCurvePublicKey:
+    """Return the public key; Refused, naming the setting, if it is none of SendGrid's kind."""
     try:
         loaded = load_der_public_key(base64.b64decode("".join(key.split()), validate=True))
     except (binascii.Error, ValueError) as error:

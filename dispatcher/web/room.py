@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from starlette.requests import HTTPConnection
 
 from dispatcher import unsubscribe
+from dispatcher.feedback.signatures import read_sendgrid_key
 from dispatcher.keys import KeyRing
 from dispatcher.runtime import Runtime
 from dispatcher.tokens import OptInTokens, UnsubscribeTokens
@@ -57,6 +58,8 @@ class Room:
 
 def open_room(runtime: Runtime, *, wait: timedelta = unsubscribe.LONGEST_WAIT) -> Room:
     settings = runtime.settings
+    if settings.sendgrid_webhook_key:
+        read_sendgrid_key(settings.sendgrid_webhook_key)  # a wrong one is told now, not with the first event
     return Room(
         database=runtime.database,
         broker_url=runtime.broker_url,

@@ -21,7 +21,7 @@ from sqlalchemy.engine import URL
 pytestmark = pytest.mark.thorough
 
 PEOPLE = 400
-TOKEN = "a token"
+TOKEN = "a-token"
 PRIVATE = generate_private_key(SECP256R1())
 PUBLIC = base64.b64encode(PRIVATE.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).decode()
 NOTICE = {

@@ -21,12 +21,13 @@ from sqlalchemy import Engine, text
 from web_server import Answer, Web, serving
 
 from dispatcher import replies
+from dispatcher.errors import Refused
 from dispatcher.feedback import inbox
 from dispatcher.keys import KeyRing
 from dispatcher.web.guard import BODY_LIMIT
 
 PUBLIC = "https://shop.example/mail"  # behind a proxy that takes the prefix away
-TOKEN = "a token"
+TOKEN = "a-token"
 PRIVATE = generate_private_key(SECP256R1())
 KEY = base64.b64encode(
     PRIVATE.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -139,6 +140,12 @@ def test_without_a_key_nothing_is_taken(database: Engine, key_ring: KeyRing, tmp
     with serving(database, key_ring, tmp_path / "home", public_url=PUBLIC) as web:
         assert {answer.status for answer in [*strangers(web), tell_sendgrid(web, [])]} == {403}
     assert count(database, "feedback_inbox") == 0
+
+
+def test_a_key_that_is_none_keeps_the_room_from_starting(database: Engine, key_ring: KeyRing, tmp_path: Path) -> None:
+    refused = pytest.raises(Refused, match="DISPATCHER_SENDGRID_WEBHOOK_KEY")
+    with refused, serving(database, key_ring, tmp_path / "home", sendgrid_webhook_key="bm8ga2V5"):
+        pass
 
 
 def test_a_large_array_is_taken_and_a_huge_one_is_not(database: Engine, key_ring: KeyRing, web: Web) -> None:
