@@ -131,6 +131,11 @@ def _compile(files: Mapping[str, str], found: set[Finding]) -> list[Compiled]:
     return compiled
 
 
+def names_used(files: Mapping[str, str]) -> frozenset[str]:
+    """Return the top-level names that a template's files use; of files that cannot be read, none."""
+    return frozenset().union(*(compiled.variables for compiled in _compile(files, set())))
+
+
 def _check_sources(files: Mapping[str, str]) -> Iterator[Finding]:
     """What can be seen without rendering."""
     for file, source in files.items():
@@ -245,7 +250,7 @@ def _failure(template: Template, error: RenderFailed) -> Finding:
     if reason.startswith("contact.attributes."):
         reason += ' for every contact; write |default("...")'
     # what the shop will send along is not known here: a stand-in may fail where the real thing would not
-    guessed = "data" in template.variables and "is not known" not in reason
+    guessed = not template.variables.isdisjoint(("data", "event")) and "is not known" not in reason
     return Finding(error.file or META, error.line or 1, reason, "warning" if guessed else "error")
 
 
