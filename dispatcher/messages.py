@@ -1,7 +1,7 @@
 """Messages one by one: asked for by the shop (an order confirmation, a sign-in code), looked at, stopped.
 
-Those it asks for are addressed by the shop's own key (client and Idempotency-Key), belong to the standing run of their template's
-content, and are born in a batch: no planning, no waiting behind a campaign.
+Those it asks for are addressed by the shop's own key (client and Idempotency-Key), belong to the standing run of their
+template's content, and are born in a batch: no planning, no waiting behind a campaign.
 """
 
 from __future__ import annotations
