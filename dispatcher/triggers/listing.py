@@ -12,11 +12,11 @@ from sqlalchemy import Connection, text
 from dispatcher import audit, runs
 from dispatcher.errors import NotFound, Refused
 from dispatcher.reports import REASON
-from segments.durations import format_duration
 from dispatcher.triggers.standing import Applied, load_triggers
+from segments.durations import format_duration
 
 _COUNTS = text(f"""
-    SELECT m.trigger_id, m.status, {REASON} AS reason, count(*) AS count FROM message m
+    SELECT m.trigger_id, m.status, {REASON} AS reason, count(*) AS number FROM message m
     WHERE m.trigger_id IS NOT NULL GROUP BY 1, 2, 3
 """)  # noqa: S608 - constants only
 _RUNS = text("SELECT trigger_id, id FROM run WHERE trigger_id IS NOT NULL ORDER BY created_at DESC, id DESC")
@@ -32,9 +32,9 @@ def list_triggers(connection: Connection) -> list[dict[str, Any]]:
         reasons: Counter[str] = Counter()
         for row in counts:
             if row.trigger_id == trigger.id:
-                status[row.status] += row.count
+                status[row.status] += row.number
                 if row.reason is not None:
-                    reasons[row.reason] += row.count
+                    reasons[row.reason] += row.number
         rules = trigger.definition
         found.append(
             {

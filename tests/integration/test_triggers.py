@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from flows import CART, Flows, cart, event, make_flows, order
@@ -11,10 +12,14 @@ from people import add_person, say
 from small_workspace import FILES
 from sqlalchemy import Engine, text
 
-from dispatcher import identity, runs
+from dispatcher import identity, reports, runs
+from dispatcher.errors import NotFound, Refused
 from dispatcher.events import record_events
+from dispatcher.explain import explain
 from dispatcher.keys import KeyRing
+from dispatcher.triggers import listing
 from dispatcher.triggers.arrivals import Outcome, Starting
+from dispatcher.verify import verify
 
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
@@ -305,3 +310,64 @@ def test_an_erased_contacts_event_is_refused(flows: Flows) -> None:
         recorded = record_events(connection, flows.key_ring, [cart(flows.now)])
 
     assert (recorded.new, len(recorded.refused), recorded.steps) == (0, 1, ())
+
+
+def test_explain_shows_the_flow_and_the_row_of_the_ledger(flows: Flows) -> None:
+    flows.arrive(cart(flows.now - 2 * HOUR))
+    flows.arrive(order(flows.now), starting=Starting.NOTHING)
+    flows.send()
+    with flows.database.connect() as connection:
+        told = explain(connection, flows.key_ring, "ana", "abandoned-cart")
+        with pytest.raises(Refused, match="no event of this contact has started trigger abandoned-cart"):
+            explain(connection, flows.key_ring, "ben", "abandoned-cart")
+
+    assert (told["verdict"], told["reason"]) == ("skip", "FLOW_EXIT")
+    gates = {gate["gate"]: gate["facts"] for gate in told["gates"]}
+    assert (gates["FLOW_EXIT"]["event"], gates["FLOW_EXIT"]["same"]) == ("order.placed", "contact")
+    assert gates["SOURCE_STALE"]["may_be_silent_seconds"] == 6 * 3600
+    assert (told["ledger"]["status"], told["ledger"]["reason"]) == ("skipped", "FLOW_EXIT")
+
+
+def test_a_trigger_is_listed_with_its_counts_and_its_pause_outlives_its_versions(flows: Flows) -> None:
+    flows.arrive(order(flows.now))
+    flows.send()
+    with flows.database.begin() as connection:
+        listing.pause(connection, "order-confirmation", by="test")
+        with pytest.raises(Refused, match="paused already"):
+            listing.pause(connection, "order-confirmation", by="test")
+        with pytest.raises(NotFound, match="there are abandoned-cart, order-confirmation"):
+            listing.pause(connection, "nothing", by="test")
+    flows.apply({"templates/email/thanks/subject.txt": "Thank you\n"})
+    flows.arrive(order(flows.now))
+    flows.send()
+    with flows.database.begin() as connection:
+        _, listed = listing.list_triggers(connection)
+        report = reports.run_report(connection, UUID(listed["runs"][0]))
+        assert listing.resume(connection, "order-confirmation", by="test") == 2
+    flows.send()
+
+    assert (listed["state"], listed["status"], len(listed["runs"])) == ("paused", {"sent": 1, "pending": 1}, 2)
+    assert (report["audience"], report["state"]) == (1, "paused")
+    assert [mail["subject"] for mail in flows.mails()][1:] == ["Thank you"]
+
+
+def test_verify_finds_every_invariant_kept(flows: Flows) -> None:
+    now = flows.now
+    flows.arrive(cart(now - 2 * HOUR, cart_id="a"), cart(now - 90 * MINUTE, "ben", "b"), cart(now, cart_id="c"))
+    flows.arrive(order(now - HOUR, "ben"))
+    flows.send()
+    with flows.database.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
+        report = verify(connection, flows.key_ring, flows.home / "sandbox" / "outbox.jsonl")
+
+    assert [(result.name, result.findings) for result in report.results if result.status == "broken"] == []
+    assert flows.became() == {"sent": 2, "FLOW_EXIT": 1, "pending": 1}
+
+
+def test_verify_finds_a_message_in_anothers_hands(flows: Flows) -> None:
+    flows.arrive(cart(flows.now))
+    with flows.database.connect() as connection:
+        connection.execute(text("UPDATE message SET contact_id = (SELECT id FROM contact WHERE external_id = 'ben')"))
+        report = verify(connection, flows.key_ring)
+
+    [broken] = [result for result in report.results if result.status == "broken"]
+    assert (broken.name, "another contact than the event" in str(broken.findings)) == ("INV-2", True)
