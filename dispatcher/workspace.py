@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from dispatcher.contact_windows.changes import objections_to
 from dispatcher.content import meta_of, read_template_folder
-from dispatcher.content.check import check_template, names_used
+from dispatcher.content.check import check_template
 from dispatcher.definitions import DEFAULT_CONFIRMATION, NAME, Campaign, Shop, TemplateMeta, Trigger
 from dispatcher.errors import InvalidDefinition, NotFound
 from dispatcher.settings import WORKSPACE_FILE, Settings
@@ -73,7 +73,7 @@ def read_workspace(folder: Path) -> Workspace:
     ignored = _unknown_entries(reading)
     _check_references(reading, shop, campaigns)
     _check_confirmations(reading, shop)
-    _check_triggers(reading, triggers, templates)
+    _check_triggers(reading, triggers)
     if reading.findings or shop is None:
         raise InvalidDefinition(sorted(dict.fromkeys(reading.findings), key=_by_place))
     return Workspace(shop, segments, campaigns, triggers, templates, ignored, tuple(reading.warnings))
@@ -300,14 +300,10 @@ def _check_confirmations(reading: _Reading, shop: Shop | None) -> None:
                 reading.warnings.append(f"{WORKSPACE_FILE}:{line}: warning: {key}: {missing}")
 
 
-def _check_triggers(reading: _Reading, triggers: dict[str, Trigger], templates: Templates) -> None:
+def _check_triggers(reading: _Reading, triggers: dict[str, Trigger]) -> None:
     for stem, trigger in triggers.items():
         file, line = f"triggers/{stem}.yaml", reading.documents[f"triggers/{stem}"].line_of(("template",))
         _check_exists(reading, file, line, "template", f"templates/{trigger.channel}", trigger.template)
-        files = templates.get((trigger.channel, trigger.template), {})
-        if "data" in names_used(files):
-            reason = f"{trigger.template} uses data.*, which only POST /v1/messages sends; a trigger's has event.*"
-            reading.note(file, line, "template", reason)
         if f"campaigns/{stem}" in reading.seen:
             reading.note(file, 1, "name", f"there is a campaign {stem}, too; explain needs them told apart")
 

@@ -131,11 +131,6 @@ def _compile(files: Mapping[str, str], found: set[Finding]) -> list[Compiled]:
     return compiled
 
 
-def names_used(files: Mapping[str, str]) -> frozenset[str]:
-    """Return the top-level names that a template's files use; of files that cannot be read, none."""
-    return frozenset().union(*(compiled.variables for compiled in _compile(files, set())))
-
-
 def _check_sources(files: Mapping[str, str]) -> Iterator[Finding]:
     """What can be seen without rendering."""
     for file, source in files.items():
