@@ -15,7 +15,7 @@ import orjson
 from sqlalchemy import Connection, Row, text
 from uuid_utils.compat import uuid7
 
-from dispatcher import audit, clock, db, outranked
+from dispatcher import audit, clock, outranked, release
 from dispatcher.content import meta_of
 from dispatcher.definitions import TemplateMeta
 from dispatcher.errors import DispatcherError, NotFound, Refused
@@ -74,7 +74,6 @@ def submit(
     message_id = _insert(connection, run, contact, wish, about, client, idempotency_key, body_hash, sealed)
     if message_id is None:  # another request with this key was quicker; it has committed, else we would still wait
         return _same(_find(connection, client, idempotency_key), body_hash, idempotency_key)
-    db.notify(connection, "due")
     return message_id
 
 
@@ -281,4 +280,5 @@ def _insert(
         text("INSERT INTO batch (id, run_id, lane) VALUES (:id, :run_id, :lane)"),
         {"id": batch_id, "run_id": run.id, "lane": run.lane},
     )
+    release.announce(connection, int(batch_id or 0), run.lane)
     return UUID(str(inserted))

@@ -18,7 +18,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, text
 from uuid_utils.compat import uuid7
 
-from dispatcher import clock, db
+from dispatcher import clock, db, release
 from dispatcher.definitions import LONGEST_EXPIRY, Trigger
 from dispatcher.errors import DispatcherError
 from dispatcher.keys import KeyRing
@@ -177,7 +177,7 @@ def follow(
     )
     steps = [step for meeting in starts if (step := _start(arrival, meeting, starting)) is not None]
     _write_batches(arrival)
-    if any(step.outcome in (Outcome.STARTED, Outcome.MOVED) for step in steps):
+    if any(step.outcome is Outcome.MOVED for step in steps):
         db.notify(connection, "due")
     return steps
 
@@ -320,12 +320,11 @@ def _place(arrival: _Arrival, run: Standing) -> int:
 
 
 def _write_batches(arrival: _Arrival) -> None:
-    rows = [
-        {"id": batch_id, "run_id": run.run_id, "lane": run.lane, "priority": run.priority}
-        for run, batch_ids in arrival.batches.items()
-        for batch_id in batch_ids
-    ]
-    if rows:
+    placed = [(batch_id, run) for run, batch_ids in arrival.batches.items() for batch_id in batch_ids]
+    if placed:
         arrival.connection.execute(
-            text("INSERT INTO batch (id, run_id, lane, priority) VALUES (:id, :run_id, :lane, :priority)"), rows
+            text("INSERT INTO batch (id, run_id, lane, priority) VALUES (:id, :run_id, :lane, :priority)"),
+            [{"id": i, "run_id": run.run_id, "lane": run.lane, "priority": run.priority} for i, run in placed],
         )
+    for batch_id, run in placed:
+        release.announce(arrival.connection, batch_id, run.lane)
