@@ -11,11 +11,12 @@ import pytest
 import typer
 
 from dispatcher.cli import app
-from dispatcher.definitions import Campaign, Shop, TemplateMeta
+from dispatcher.definitions import Campaign, Shop, TemplateMeta, Trigger
 from dispatcher.gates import GATES, Reason
 from dispatcher.imports.mapping import Mapping
 from dispatcher.lifecycle import MOVES, Status
 from dispatcher.settings import Settings
+from dispatcher.triggers.arrivals import Outcome
 from segments.definition import parse_segment
 from segments.yaml_lines import load_document
 
@@ -173,12 +174,13 @@ def test_the_shop_that_is_shown_is_right() -> None:
     ("heading", "kind"),
     [
         ("## campaigns/NAME.yaml", Campaign),
+        ("## triggers/NAME.yaml", Trigger),
         ("## templates/CHANNEL/NAME/meta.yaml", TemplateMeta),
         ("## Map files, for `import events --map`", Mapping),
     ],
 )
 def test_the_files_that_are_shown_are_right(
-    heading: str, kind: type[Campaign] | type[TemplateMeta] | type[Mapping]
+    heading: str, kind: type[Campaign] | type[Trigger] | type[TemplateMeta] | type[Mapping]
 ) -> None:
     [example] = [body for _, language, body in _FENCE.findall(section("settings.md", heading)) if language == "yaml"]
 
@@ -190,3 +192,16 @@ def test_every_key_of_a_campaign_and_its_schedule_is_explained() -> None:
 
     assert explained >= set(Campaign.model_fields)
     assert explained >= {"cron", "at", "zone", "local", "late", "max_lateness"}
+
+
+def test_every_key_of_a_trigger_and_every_outcome_of_an_event_is_explained() -> None:
+    explained = set(re.findall(r"`(\w+)`", section("settings.md", "## triggers/NAME.yaml")))
+
+    assert explained >= set(Trigger.model_fields)
+    assert all(f"\n| `{outcome}` |" in text_of("docs", "triggers.md") for outcome in Outcome)
+
+
+def test_the_trigger_that_is_shown_is_right() -> None:
+    [example] = fenced("triggers.md", "yaml")
+
+    assert Trigger.model_validate(load_document(example, "docs/triggers.md").data).unless
