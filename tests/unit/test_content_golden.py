@@ -35,7 +35,8 @@ PEOPLE: dict[str, dict[str, Any]] = {
 TITLES = {"en": "Offers", "pt-BR": "Ofertas", "ro": "Oferte", "de": "Angebote", "fr": "Offres"}
 CART = {"cart_id": "77", "items": [{"name": "Cake stand <3 tiers>", "quantity": 1}, {"name": "Mug", "quantity": 4}]}
 MAILS = [
-    "email/abandoned-cart", "email/christmas", "email/kitchen-week", "email/order-confirmation", "email/opt-in-confirmation",
+    "email/abandoned-cart", "email/christmas", "email/kitchen-week", "email/order-confirmation",
+    "email/opt-in-confirmation",
     "sms/christmas", "sms/opt-in-confirmation",
 ]  # fmt: skip
 
