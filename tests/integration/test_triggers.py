@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
@@ -10,12 +13,15 @@ import pytest
 from flows import CART, Flows, cart, event, make_flows, order
 from people import add_person, say
 from small_workspace import FILES
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from dispatcher import identity, reports, runs
+from dispatcher.cli import door
+from dispatcher.cli import run as run_command
 from dispatcher.errors import NotFound, Refused
 from dispatcher.events import record_events
 from dispatcher.explain import explain
+from dispatcher.imports.events import import_events
 from dispatcher.keys import KeyRing
 from dispatcher.triggers import listing
 from dispatcher.triggers.arrivals import Outcome, Starting
@@ -371,3 +377,45 @@ def test_verify_finds_a_message_in_anothers_hands(flows: Flows) -> None:
 
     [broken] = [result for result in report.results if result.status == "broken"]
     assert (broken.name, "another contact than the event" in str(broken.findings)) == ("INV-2", True)
+
+
+def test_a_file_starts_what_is_news_and_nothing_that_is_history_or_made_up(flows: Flows, tmp_path: Path) -> None:
+    now, path = flows.now, tmp_path / "orders.jsonl"
+    whens = (now - timedelta(days=30), now - 2 * HOUR, now - MINUTE)
+    path.write_text(
+        "".join(
+            f'{{"source_key": "o{n}", "contact": "ana", "name": "order.placed", "occurred_at": "{at.isoformat()}"}}\n'
+            for n, at in enumerate(whens)
+        )
+    )
+
+    import_events(flows.database, flows.key_ring, path, triggers=False)
+    assert flows.messages() == []
+    path.write_text(path.read_text().replace('key": "o', 'key": "p'))
+    import_events(flows.database, flows.key_ring, path, rebase=now)
+    assert flows.messages() == []
+    path.write_text(path.read_text().replace('key": "p', 'key": "q'))
+    report = import_events(flows.database, flows.key_ring, path)
+    assert report.messages_started == len(flows.messages()) == 1
+
+
+def test_the_command_line_lists_and_pauses_triggers(
+    flows: Flows, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @contextmanager
+    def transaction() -> Iterator[tuple[None, Connection]]:
+        with flows.database.begin() as connection:
+            yield None, connection
+
+    monkeypatch.setattr(door, "transaction", transaction)
+    flows.arrive(cart(flows.now))
+
+    assert run_command(["trigger", "list"]) == 0
+    assert "abandoned-cart" in (printed := capsys.readouterr().out)
+    assert "1 pending" in printed
+    assert run_command(["trigger", "pause", "abandoned-cart"]) == 0
+    assert run_command(["trigger", "pause", "abandoned-cart"]) == 1
+    capsys.readouterr()
+    assert run_command(["trigger", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["state"] == "paused"
+    assert run_command(["trigger", "resume", "abandoned-cart"]) == 0
