@@ -324,10 +324,12 @@ def test_explain_shows_the_flow_and_the_row_of_the_ledger(flows: Flows) -> None:
     flows.send()
     with flows.database.connect() as connection:
         told = explain(connection, flows.key_ring, "ana", "abandoned-cart")
-        with pytest.raises(Refused, match="no event of this contact has started trigger abandoned-cart"):
+        with pytest.raises(Refused, match="no event of ben has started trigger abandoned-cart"):
             explain(connection, flows.key_ring, "ben", "abandoned-cart")
 
     assert (told["verdict"], told["reason"]) == ("skip", "FLOW_EXIT")
+    assert told["sentence"].startswith("ana would not get abandoned-cart, judged at ")
+    assert told["ledger_sentence"].startswith("ana did not get abandoned-cart in the run of ")
     gates = {gate["gate"]: gate["facts"] for gate in told["gates"]}
     assert (gates["FLOW_EXIT"]["event"], gates["FLOW_EXIT"]["same"]) == ("order.placed", "contact")
     assert gates["SOURCE_STALE"]["may_be_silent_seconds"] == 6 * 3600

@@ -174,13 +174,12 @@ def test_the_shop_that_is_shown_is_right() -> None:
     ("heading", "kind"),
     [
         ("## campaigns/NAME.yaml", Campaign),
-        ("## triggers/NAME.yaml", Trigger),
         ("## templates/CHANNEL/NAME/meta.yaml", TemplateMeta),
         ("## Map files, for `import events --map`", Mapping),
     ],
 )
 def test_the_files_that_are_shown_are_right(
-    heading: str, kind: type[Campaign] | type[Trigger] | type[TemplateMeta] | type[Mapping]
+    heading: str, kind: type[Campaign] | type[TemplateMeta] | type[Mapping]
 ) -> None:
     [example] = [body for _, language, body in _FENCE.findall(section("settings.md", heading)) if language == "yaml"]
 
@@ -195,13 +194,12 @@ def test_every_key_of_a_campaign_and_its_schedule_is_explained() -> None:
 
 
 def test_every_key_of_a_trigger_and_every_outcome_of_an_event_is_explained() -> None:
-    explained = set(re.findall(r"`(\w+)`", section("settings.md", "## triggers/NAME.yaml")))
+    explained = set(re.findall(r"`(\w+)`", section("triggers.md", "## triggers/NAME.yaml")))
 
     assert explained >= set(Trigger.model_fields)
     assert all(f"\n| `{outcome}` |" in text_of("docs", "triggers.md") for outcome in Outcome)
 
 
-def test_the_trigger_that_is_shown_is_right() -> None:
-    [example] = fenced("triggers.md", "yaml")
-
+@pytest.mark.parametrize("example", fenced("triggers.md", "yaml"))
+def test_the_triggers_that_are_shown_are_right(example: str) -> None:
     assert Trigger.model_validate(load_document(example, "docs/triggers.md").data).unless
