@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine, text
 from dispatcher import identity, reports, runs
 from dispatcher.cli import door
 from dispatcher.cli import run as run_command
+from dispatcher.contacts import Particulars, save_contact
 from dispatcher.errors import NotFound, Refused
 from dispatcher.events import record_events
 from dispatcher.explain import explain
@@ -421,3 +422,19 @@ def test_the_command_line_lists_and_pauses_triggers(
     assert run_command(["trigger", "list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["state"] == "paused"
     assert run_command(["trigger", "resume", "abandoned-cart"]) == 0
+
+
+def test_a_contact_nobody_knows_yet_has_a_message_and_no_address_until_one_comes(flows: Flows) -> None:
+    flows.arrive(order(flows.now, "stranger"))
+    flows.send()
+
+    assert flows.became() == {"NO_ADDRESS": 1}
+    flows.arrive(cart(flows.now, "guest"))
+    with flows.database.begin() as connection:
+        save_contact(connection, flows.key_ring, Particulars("guest", email="guest@people.example"))
+        guest = connection.scalar(text("SELECT id FROM contact WHERE external_id = 'guest'"))
+        say(connection, flows.key_ring, guest, [("email", "offers", "granted")])
+        connection.execute(text("UPDATE contact SET zone = 'Europe/London', country = 'GB'"))
+    flows.wait(61 * MINUTE)
+    flows.send()
+    assert [mail["to"] for mail in flows.mails()] == ["guest@people.example"]
