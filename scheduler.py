@@ -83,6 +83,8 @@ def tick(runtime: Runtime) -> int:
                 for topic in listen(runtime.database, stopping, beat=lambda: heartbeat(runtime.database, registration)):
                     if topic in heard:
                         wake(heard[topic])
+                    else:
+                        actors.hand_out_at_once(topic)
             except (psycopg.OperationalError, OperationalError, ConnectionError) as error:
                 log.warning("scheduler.listening_again", error=type(error).__name__)
                 stopping.wait(1)

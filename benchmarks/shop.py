@@ -1,4 +1,4 @@
-"""A shop of any size for the benchmarks: contacts who agreed, and one campaign for all of them."""
+"""A shop of any size for the benchmarks: contacts who agreed, one campaign for all of them, and order confirmations."""
 
 from __future__ import annotations
 
@@ -32,6 +32,18 @@ segment: everybody
 template: bench
 expires_after: 7d
 """,
+    "triggers/order.yaml": (
+        'name: order\non: order.placed\nkey: "{{ event.source_key }}"\nchannel: email\ntemplate: order-placed\n'
+    ),
+    **{
+        f"templates/email/{name}/{file}": content
+        for name, field in (("order", "data"), ("order-placed", "event"))
+        for file, content in {
+            "meta.yaml": "class: transactional\n",
+            "subject.txt": f"Your order {{{{ {field}.number }}}}\n",
+            "body.html": f"<html lang='en'><body><p>Thank you for order {{{{ {field}.number }}}}.</p></body></html>\n",
+        }.items()
+    },
     "templates/email/bench/meta.yaml": "class: marketing\ntopic: offers\n",
     "templates/email/bench/subject.txt": "{{ contact.first_name or 'Hello' }}, new things for you\n",
     "templates/email/bench/body.html": """\

@@ -25,7 +25,8 @@ _FORM = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{43}}")
 
 #: What a key may be allowed to do.
 SCOPES = {
-    "messages:write": "ask for a transactional message (POST /v1/messages)",
+    "events:write": "say what happened in the shop (POST /v1/events)",
+    "messages:write": "ask for a transactional message, or stop one (POST /v1/messages, DELETE /v1/messages/{id})",
     "messages:read": "see what became of a message (GET /v1/messages/{id})",
     "consents:write": "ask for, grant and withdraw consent (POST /v1/contacts/{external_id}/consents)",
     "runs:read": "see the figures of a run (GET /v1/runs/{id})",

@@ -31,7 +31,7 @@ _LOCK = 0x6170706C  # "appl": two applies at once go one after the other
 class Change:
     """What applying did to one definition."""
 
-    kind: Literal["shop", "template", "segment", "campaign"]
+    kind: Literal["shop", "template", "segment", "campaign", "trigger"]
     name: str
     action: Action
     note: str = ""
@@ -45,6 +45,7 @@ def apply(connection: Connection, workspace: Workspace, *, by: str) -> list[Chan
         *_apply_templates(connection, workspace),
         *_apply_segments(connection, workspace),
         *_apply_campaigns(connection, workspace),
+        *_apply_triggers(connection, workspace),
     ]
     for change in changes:
         if change.action != "unchanged":
@@ -184,6 +185,33 @@ def _apply_campaign(connection: Connection, campaign: Campaign, row: Any, now: d
     if campaign.schedule is not None and next_fire_at is None:
         note = "its time is past: it will not fire by itself"
     return Change("campaign", campaign.name, "added" if had is None else "changed", note)
+
+
+# --- triggers
+
+
+def _apply_triggers(connection: Connection, workspace: Workspace) -> list[Change]:
+    """A retired trigger starts nothing any more; what waits of it goes on, and is still ended by its events."""
+    rows = connection.execute(text("SELECT name, definition, active FROM trigger ORDER BY id FOR UPDATE"))
+    current = {row.name: row for row in rows}
+    changes = []
+    for name, trigger in sorted(workspace.triggers.items()):
+        row = current.pop(name, None)
+        had, wanted = row.definition if row is not None and row.active else None, trigger.model_dump(mode="json")
+        if had != wanted:
+            connection.execute(
+                text("""
+                    INSERT INTO trigger (name, definition) VALUES (:name, CAST(:definition AS jsonb))
+                    ON CONFLICT (name) DO UPDATE SET definition = excluded.definition, active = true,
+                        version = trigger.version + 1"""),
+                {"name": name, "definition": _json(wanted)},
+            )
+        changes.append(Change("trigger", name, _action(had, wanted)))
+    for name, row in sorted(current.items()):
+        if row.active:
+            connection.execute(text("UPDATE trigger SET active = false WHERE name = :name"), {"name": name})
+            changes.append(Change("trigger", name, "retired"))
+    return changes
 
 
 def _next_fire_at(schedule: Schedule | None, after: datetime) -> datetime | None:

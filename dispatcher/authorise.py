@@ -104,6 +104,7 @@ def _authorise(
         first_due_at={c.contact_id: c.first_due_at for c in slice_},
         outside_segment=_left_the_segment(connection, run, contact_ids, now),
         held_out_by_hash=False,  # the plan has decided who is held out
+        messages=[candidate.message_id for candidate in slice_],
     )
     verdicts = _judge(page, now)
     going = [facts for facts, verdict in verdicts if isinstance(verdict, Send)]
@@ -160,11 +161,16 @@ def _addresses_of(connection: Connection, channel: str, contact_ids: list[int]) 
 
 
 def _judge(page: Iterable[tuple[str, Facts]], now: datetime) -> list[tuple[Facts, Verdict]]:
-    """Return the verdicts; of two contacts in the slice with one address the first has it."""
+    """Return the verdicts; of two contacts in the slice with one address the first has it.
+
+    Of a trigger each has a message of its own: the second is left for a later slice, whose caps see the first.
+    """
     taken: dict[int, str] = {}
     verdicts: list[tuple[Facts, Verdict]] = []
     for external_id, facts in page:
         if facts.run.marketing and facts.address_id in taken:
+            if facts.flow is not None:
+                continue
             facts = replace(facts, duplicate_of=taken[facts.address_id])  # noqa: PLW2901
         verdict = decide(facts, now)
         if isinstance(verdict, Send) and facts.address_id is not None:

@@ -37,9 +37,14 @@ class InvalidEvent(Refused):
 
 def load_event(text: str | bytes, *, now: datetime, line: int | None = None) -> Event:
     """Return the event a line of JSON says; InvalidEvent if it is none."""
+    return parse_event(load_json(text), now=now, line=line)
+
+
+def load_json(text: str | bytes) -> object:
+    """Return what JSON says, numbers as they are written and no name twice; InvalidEvent if it is none."""
     try:
         text = text.decode() if isinstance(text, bytes) else text
-        raw = json.loads(text, object_pairs_hook=_unique, parse_float=Decimal, parse_constant=_no_constant)
+        raw: object = json.loads(text, object_pairs_hook=_unique, parse_float=Decimal, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
         raise InvalidEvent(f"not UTF-8: byte {error.start + 1}") from error
     except RecursionError as error:
@@ -48,7 +53,7 @@ def load_event(text: str | bytes, *, now: datetime, line: int | None = None) -> 
         raise InvalidEvent(f"not JSON: {error.msg} at column {error.colno}") from error
     except ValueError as error:  # a whole number of thousands of digits
         raise InvalidEvent("not JSON: a number is too long") from error
-    return parse_event(raw, now=now, line=line)
+    return raw
 
 
 def parse_event(raw: object, *, now: datetime, line: int | None = None) -> Event:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -22,8 +22,10 @@ from dispatcher import interests
 from dispatcher.clock import read_now
 from dispatcher.contacts import ensure_contacts
 from dispatcher.db import copy_rows
+from dispatcher.errors import DispatcherError
 from dispatcher.keys import KeyRing
 from dispatcher.locks import lock_contacts
+from dispatcher.triggers.arrivals import Again, Meeting, Starting, Step, follow, holders, meetings_of
 
 SOURCE = "shop"
 
@@ -63,6 +65,7 @@ class Refusal:
 
     event: Event
     reason: str
+    other_body: bool = False  # else: the contact was erased
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class Recorded:
     refused: tuple[Refusal, ...]
     items: int  # of the new ones
     contacts_created: int
+    steps: tuple[Step, ...] = ()  # what the new ones did to the flows of triggers
 
 
 _KNOWN = text("SELECT count(*) FROM contact_alias WHERE external_id = ANY(:external_ids)")
@@ -106,21 +110,53 @@ _RECORDED = text("""
 """)
 _ITEM_COLUMNS = ("event_id", "position", "interests", "quantity", "value", "properties")
 
+
+class OtherBody(DispatcherError):  # noqa: N818 - named for what it says
+    """The key of an event is recorded with another body."""
+
+
 OTHER_BODY = "source_key {key} is already recorded with another body"
 _SORTED = orjson.OPT_SORT_KEYS
 
 ERASED = "contact {contact} was erased"
 
 
-def record_events(connection: Connection, key_ring: KeyRing, events: Sequence[Event]) -> Recorded:
-    """Record what is new, and say what became of each.
+def record_events(
+    connection: Connection,
+    key_ring: KeyRing,
+    events: Sequence[Event],
+    *,
+    starting: Starting = Starting.UNTIL_EXPIRY,
+) -> Recorded:
+    """Record what is new, let it do what the triggers say, and say what became of each.
 
+    `starting`: which events may start a message of a trigger; what ends a flow is heeded in any case.
     Unknown contacts are made, bare: no event is lost because its customer comes later.  The contacts stay locked until
     the caller commits, so give at most 500 contacts' worth.  Items of new orders join the interest scores.
     """
     external_ids = sorted({event.contact for event in events})
     created = len(external_ids) - connection.execute(_KNOWN, {"external_ids": external_ids}).scalar_one()
-    contacts, erased = _lock_contacts(connection, ensure_contacts(connection, key_ring, external_ids))
+    made = ensure_contacts(connection, key_ring, external_ids)
+    meetings = meetings_of(connection, key_ring, events)
+    while True:
+        try:
+            with connection.begin_nested():
+                recorded = _record(connection, key_ring, events, made, meetings, starting)
+        except Again:
+            continue
+        return replace(recorded, contacts_created=created)
+
+
+def _record(
+    connection: Connection,
+    key_ring: KeyRing,
+    events: Sequence[Event],
+    made: dict[str, int],
+    meetings: Sequence[Meeting],
+    starting: Starting,
+) -> Recorded:
+    """Record the events of contacts that are there; raises Again if locks must be let go first."""
+    contacts, erased, locked = _lock_contacts(connection, made, holders(connection, meetings))
     refused = [Refusal(e, ERASED.format(contact=e.contact)) for e in events if contacts[e.contact] in erased]
     bodies = [(event, body_hash(event)) for event in events if contacts[event.contact] not in erased]
     first: dict[Key, tuple[Event, bytes]] = {}
@@ -135,8 +171,10 @@ def record_events(connection: Connection, key_ring: KeyRing, events: Sequence[Ev
     known = {key: body for key, (_, body) in first.items()}
     known |= _read_hashes(connection, [key for key in first if key not in ids])
     other = [event for event, body in bodies if known[event.key] != body]
-    refused += [Refusal(event, OTHER_BODY.format(key=event.source_key)) for event in other]
-    return Recorded(len(new), len(bodies) - len(new) - len(other), tuple(refused), items, created)
+    refused += [Refusal(event, OTHER_BODY.format(key=event.source_key), True) for event in other]
+    met = {(m.trigger.id, m.event.key): m for m in meetings if m.event.key in ids and m.event is first[m.event.key][0]}
+    steps = follow(connection, key_ring, list(met.values()), ids, contacts, locked, starting)
+    return Recorded(len(new), len(bodies) - len(new) - len(other), tuple(refused), items, 0, tuple(steps))
 
 
 def body_hash(event: Event) -> bytes:
@@ -154,16 +192,22 @@ def _digits(number: Decimal) -> str:
     return format(number.normalize(), "f") if number else "0"
 
 
-def _lock_contacts(connection: Connection, contacts: dict[str, int]) -> tuple[dict[str, int], set[int]]:
-    """Lock whom these contacts are now, after merges; return external id -> contact id, and those who were erased."""
+def _lock_contacts(
+    connection: Connection, contacts: dict[str, int], others: Sequence[int]
+) -> tuple[dict[str, int], set[int], set[int]]:
+    """Lock whom these contacts are now, after merges, and `others`.
+
+    Return external id -> contact id, those of them who were erased, and everybody who is locked.
+    """
     while True:
         rows = connection.execute(_SURVIVORS, {"ids": sorted(set(contacts.values()))}).all()
         survivors = {row.asked: row.id for row in rows}
         contacts = {external_id: survivors[contact_id] for external_id, contact_id in contacts.items()}
-        lock_contacts(connection, survivors.values())
+        locked = {*survivors.values(), *others}
+        lock_contacts(connection, locked)
         states = connection.execute(_STATES, {"ids": sorted(set(contacts.values()))}).all()
         if all(state.merged_into is None for state in states):  # else: merged while we waited
-            return contacts, {state.id for state in states if state.erased_at is not None}
+            return contacts, {state.id for state in states if state.erased_at is not None}, locked
 
 
 def _insert(connection: Connection, bodies: Sequence[tuple[Event, bytes]], contacts: dict[str, int]) -> dict[Key, int]:

@@ -46,6 +46,20 @@ class Rival:
 
 
 @dataclass(frozen=True, slots=True)
+class Flow:
+    """What became of a trigger's flow since the newest event of its key, and how fresh the news are."""
+
+    began_at: datetime | None  #: when that event happened
+    ended_by: str | None = None  #: the name of an event that ends it
+    ended_at: datetime | None = None
+    matched_by: str | None = None  #: key, contact or address
+    source: str | None = None
+    heard_at: datetime | None = None  #: when the newest event of that source arrived
+    may_be_silent_for: timedelta | None = None  #: None: the flow waits for nothing
+    stale: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RunFacts:
     """What holds for every message of a run."""
 
@@ -90,8 +104,7 @@ class Facts:
     consent_basis: str | None = None  #: of a grant: consent, soft_opt_in, implied_purchase, implied_inquiry
     paused_until: datetime | None = None
     in_segment: bool = True
-    flow_exited: bool = False
-    source_stale: bool = False
+    flow: Flow | None = None  #: None: not of a trigger
     held_out: bool = False
     duplicate_of: str | None = None  #: who gets this run's message at the same address, or got it
     too_late: bool = False  #: its local time had passed when the run was planned, and the campaign says skip
@@ -102,6 +115,14 @@ class Facts:
     counted: tuple[Counted, ...] = ()
     rivals: tuple[Rival, ...] = ()  #: best first, those that go after this message among them
     rank: Rank | None = None  #: this message's own; None: every rival goes first
+
+    @property
+    def flow_exited(self) -> bool:
+        return self.flow is not None and self.flow.ended_by is not None
+
+    @property
+    def source_stale(self) -> bool:
+        return self.flow is not None and self.flow.stale
 
     @property
     def caps(self) -> tuple[Cap, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from operator import attrgetter
@@ -18,11 +18,12 @@ from sqlalchemy import Connection, Row, TextClause, text
 
 from dispatcher.caps import longest_window
 from dispatcher.contact_windows import LocalRules, local_rules, longest_law_window
-from dispatcher.definitions import Shop
+from dispatcher.definitions import Shop, Trigger
 from dispatcher.facts import Counted, Facts, Rank, Rival, RunFacts
 from dispatcher.quiet_hours import GUARD
 from dispatcher.runs import ANSWERS, Run
 from dispatcher.tables import MAY_HAVE_LEFT
+from dispatcher.triggers import exits
 
 # A contact that was merged is asked for as the person they are now, so that what objects is that the survivor has it.
 _CONTACTS = """
@@ -117,6 +118,7 @@ class Order:
     holdout: float
     shop: Shop
     facts: RunFacts
+    trigger: Trigger | None = None
 
     @property
     def capped(self) -> bool:
@@ -137,6 +139,7 @@ def order_of(run: Run, shop: Shop, *, stopped: bool, urgent: bool) -> Order:
     topic = shop.topics.get(run.topic) if run.topic else None
     caps = tuple(c for c in shop.caps if run.channel in c.channels and (c.topics is None or run.topic in c.topics))
     campaign = run.campaign
+    rules = run.campaign or run.trigger
     return Order(
         run_id=run.id,
         name=run.name,
@@ -157,8 +160,9 @@ def order_of(run: Run, shop: Shop, *, stopped: bool, urgent: bool) -> Order:
             bases=topic.bases if topic else (),
             guard=GUARD[run.channel],
             caps=caps if marketing else (),
-            on_cap=campaign.on_cap if campaign else "skip",
+            on_cap=rules.on_cap if rules else "skip",
         ),
+        trigger=run.trigger,
     )
 
 
@@ -173,11 +177,13 @@ def read_facts(
     live: bool = False,
     outside_segment: Collection[int] = (),
     held_out_by_hash: bool = True,
+    messages: Collection[UUID] = (),
 ) -> list[tuple[str, Facts]]:
     """Return (external id, facts) for every contact of `contact_ids`, in contact order; one query.
 
     `first_due_at`: of each contact; without it the nominal time of the run.
     `live`: caps count what was authorised later than `now`, too, which only a clock that was set back can show.
+    `messages`: those of a trigger that are asked about, at most one for each contact; their flows are read with them.
     """
     rows = connection.execute(
         _query(order),
@@ -189,6 +195,7 @@ def read_facts(
             "now": now,
             "until": _END_OF_TIME if live else now,
             "priority": order.priority,
+            **(exits.parameters(order.trigger, list(messages)) if order.trigger else {}),
         },
     )
     rules = local_rules(order.shop, order.facts.channel, order.facts.class_, order.facts.topic, now)
@@ -200,7 +207,10 @@ def read_facts(
         expiry = expires_at if isinstance(expires_at, datetime) else expires_at[contact_id]
         rank = rank_of(order, first_due_at[contact_id]) if first_due_at else common
         inside = contact_id not in outside_segment
-        page.append((row[1], _facts(order, rules, row, expiry, inside, holdout, rank)))
+        facts = _facts(order, rules, row, expiry, inside, holdout, rank)
+        if order.trigger is not None:
+            facts = replace(facts, flow=exits.flow_of(order.trigger, row[-len(exits.COLUMNS) :], now))
+        page.append((row[1], facts))
     return page
 
 
@@ -217,7 +227,7 @@ def _facts(
         contact_id, external_id, zone, country, subdivision, phone_region, paused_until,
         address_id, address_state, suppressions,
         consent, consent_address_id, confirmed, effective_at, consent_expires_at, event_id,
-        consent_basis, merged_into, duplicate_of, to_contact, to_address, rivals,
+        consent_basis, merged_into, duplicate_of, to_contact, to_address, rivals, *_,
     ) = tuple(row)  # fmt: skip
     here = rules.here(zone, country, subdivision, phone_region)
     return Facts(
@@ -236,8 +246,7 @@ def _facts(
         consent_basis,
         paused_until,
         inside,
-        False,
-        False,
+        None,
         holdout > 0 and share_of("holdout", order.name, external_id) < holdout,
         f"contact {merged_into}, which they were merged into" if merged_into is not None else duplicate_of,
         False,
@@ -273,11 +282,11 @@ def share_of(*parts: str) -> float:
 
 
 def _query(order: Order) -> TextClause:
-    return _build(order.facts.channel, order.facts.marketing, order.capped)
+    return _build(order.facts.channel, order.facts.marketing, order.capped, order.trigger is not None)
 
 
 @cache
-def _build(channel: str, marketing: bool, capped: bool) -> TextClause:
+def _build(channel: str, marketing: bool, capped: bool, flow: bool) -> TextClause:
     """Return the query with only the parts that this kind of message needs."""
     tables, joins = "", ""
     columns = ["NULL AS duplicate_of", "NULL AS to_contact", "NULL AS to_address", "NULL AS rivals"]
@@ -291,6 +300,10 @@ def _build(channel: str, marketing: bool, capped: bool) -> TextClause:
 LEFT JOIN to_address ha ON ha.id = c.id
 LEFT JOIN rival r ON r.id = c.id"""
         columns[1:] = ["hc.counted AS to_contact", "ha.counted AS to_address", "r.rivals"]
+    if flow:
+        tables += f", {exits.TABLES}"
+        joins += exits.JOINS
+        columns += exits.COLUMNS
     return text(
         _CONTACTS.format(channel=channel, more_tables=tables, more_columns=", ".join(columns), more_joins=joins)
     )

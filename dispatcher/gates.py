@@ -68,7 +68,11 @@ Verdict = Send | Defer | Skip
 SEND = Send()
 
 #: How soon to ask again when only a human or better data can change the answer.
-ASK_AGAIN = {Reason.OPERATOR: timedelta(minutes=1), Reason.PLACE_UNKNOWN: timedelta(hours=1)}
+ASK_AGAIN = {
+    Reason.OPERATOR: timedelta(minutes=1),
+    Reason.SOURCE_STALE: timedelta(minutes=5),
+    Reason.PLACE_UNKNOWN: timedelta(hours=1),
+}
 _MOST_SPREAD = timedelta(minutes=30)
 
 
@@ -140,11 +144,19 @@ def in_segment(facts: Facts, now: datetime) -> Verdict:
 
 
 def flow_goes_on(facts: Facts, now: datetime) -> Verdict:
-    return Skip(Reason.FLOW_EXIT) if facts.flow_exited else SEND
+    if facts.flow is None or not facts.flow_exited:
+        return SEND
+    flow = facts.flow
+    return Skip(Reason.FLOW_EXIT, {"event": flow.ended_by, "at": flow.ended_at, "same": flow.matched_by})
 
 
 def source_is_fresh(facts: Facts, now: datetime) -> Verdict:
-    return Skip(Reason.SOURCE_STALE) if facts.source_stale else SEND
+    """Rather hold a reminder than send it to somebody whose order we have not heard of; in the end, never."""
+    if facts.flow is None or not facts.source_stale:
+        return SEND
+    shown = {"source": facts.flow.source, "heard_at": facts.flow.heard_at}
+    until = now + ASK_AGAIN[Reason.SOURCE_STALE]
+    return Skip(Reason.SOURCE_STALE, shown) if until >= facts.expires_at else Defer(until, Reason.SOURCE_STALE, shown)
 
 
 def not_held_out(facts: Facts, now: datetime) -> Verdict:

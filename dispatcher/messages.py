@@ -1,7 +1,7 @@
-"""Transactional messages that the shop asks for one by one: an order confirmation, a sign-in code.
+"""Messages one by one: asked for by the shop (an order confirmation, a sign-in code), looked at, stopped.
 
-They are addressed by the shop's own key (client and Idempotency-Key), belong to the standing run of their template's
-content, and are born in a batch: no planning, no waiting behind a campaign.
+Those it asks for are addressed by the shop's own key (client and Idempotency-Key), belong to the standing run of their
+template's content, and are born in a batch: no planning, no waiting behind a campaign.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import orjson
 from sqlalchemy import Connection, Row, text
 from uuid_utils.compat import uuid7
 
-from dispatcher import clock, db
+from dispatcher import audit, clock, outranked, release
 from dispatcher.content import meta_of
 from dispatcher.definitions import TemplateMeta
 from dispatcher.errors import DispatcherError, NotFound, Refused
 from dispatcher.keys import KeyRing
+from dispatcher.locks import lock_contacts
 from dispatcher.places import TZDATA_VERSION
 from dispatcher.runs import lane_of
 
@@ -30,6 +31,10 @@ LONGEST_KEY = 255
 
 class KeyReused(DispatcherError):  # noqa: N818 - named for what it says, like the rest of its family
     """The same Idempotency-Key came with another body."""
+
+
+class NotPending(DispatcherError):  # noqa: N818 - named for what it says
+    """A message that can no longer be stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,6 @@ def submit(
     message_id = _insert(connection, run, contact, wish, about, client, idempotency_key, body_hash, sealed)
     if message_id is None:  # another request with this key was quicker; it has committed, else we would still wait
         return _same(_find(connection, client, idempotency_key), body_hash, idempotency_key)
-    db.notify(connection, "due")
     return message_id
 
 
@@ -78,10 +82,11 @@ def read(connection: Connection, message_id: UUID) -> dict[str, Any]:
     row = connection.execute(
         text(
             """
-            SELECT m.id, m.run_id AS run, r.name AS template, c.external_id AS contact, m.channel, m.class, m.topic,
-                   m.status, COALESCE(m.reason, m.deferred_reason) AS reason, m.due_at, m.expires_at, m.authorised_at,
-                   m.handed_over_at, m.settled_at
-            FROM message m JOIN run r ON r.id = m.run_id JOIN contact c ON c.id = m.contact_id
+            SELECT m.id, m.run_id AS run, t.name AS template, g.name AS trigger, c.external_id AS contact, m.channel,
+                   m.class, m.topic, m.status, COALESCE(m.reason, m.deferred_reason) AS reason, m.due_at, m.expires_at,
+                   m.authorised_at, m.handed_over_at, m.settled_at
+            FROM message m JOIN run r ON r.id = m.run_id JOIN template t ON t.hash = r.template_hash
+            JOIN contact c ON c.id = m.contact_id LEFT JOIN trigger g ON g.id = m.trigger_id
             WHERE m.id = :id
             """
         ),
@@ -90,6 +95,40 @@ def read(connection: Connection, message_id: UUID) -> dict[str, Any]:
     if row is None:
         raise NotFound(f"there is no message {message_id}")
     return dict(row._mapping)
+
+
+def cancel(connection: Connection, message_id: UUID, *, by: str) -> dict[str, Any]:
+    """Never send a message that has not left yet, and return what `read` tells of it; cancelling twice is harmless.
+
+    Raises NotFound, or NotPending if it is under way or has come to its end.
+    """
+    contact_id = _hold_contact_of(connection, message_id)
+    now = clock.read_now(connection)
+    cancelled = connection.execute(
+        text("""UPDATE message SET status = 'cancelled', reason = 'OPERATOR', deferred_reason = NULL, batch_id = NULL,
+                       facts = jsonb_build_object('cancelled_by', CAST(:by AS text)), settled_at = :now
+                WHERE id = :id AND status = 'pending'"""),
+        {"id": message_id, "by": by, "now": now},
+    )
+    if cancelled.rowcount:
+        audit.record(connection, by, "message.cancelled", str(message_id), {})
+        outranked.wake(connection, [contact_id], now)
+    told = read(connection, message_id)
+    if told["status"] != "cancelled":
+        raise NotPending(f"message {message_id} is {told['status']}; only what is pending can be cancelled")
+    return told
+
+
+def _hold_contact_of(connection: Connection, message_id: UUID) -> int:
+    """Lock whom the message is for: a merge or an event may give it to somebody else while we wait."""
+    find = text("SELECT contact_id FROM message WHERE id = :id")
+    while (contact_id := connection.scalar(find, {"id": message_id})) is not None:
+        with connection.begin_nested() as look:
+            lock_contacts(connection, [contact_id])
+            if connection.scalar(find, {"id": message_id}) == contact_id:
+                return int(contact_id)
+            look.rollback()
+    raise NotFound(f"there is no message {message_id}")
 
 
 def _body_hash(key_ring: KeyRing, wish: Wish) -> bytes:
@@ -116,6 +155,12 @@ def _same(known: Row[Any] | None, body_hash: bytes, idempotency_key: str) -> UUI
     return UUID(str(known.id))
 
 
+_STANDING = text("""
+    SELECT id, lane, class, topic FROM run
+    WHERE kind = 'standing' AND trigger_id IS NULL AND template_hash = :hash
+""")
+
+
 def _standing_run(connection: Connection, wish: Wish) -> Row[Any]:
     """Return the run that all messages of this template's content belong to; the first message makes it."""
     template = connection.execute(
@@ -134,8 +179,7 @@ def _standing_run(connection: Connection, wish: Wish) -> Row[Any]:
         raise Refused(
             f"template {wish.template} is {meta.class_}; only transactional and security ones are sent singly"
         )
-    find = text("SELECT id, lane, class, topic FROM run WHERE kind = 'standing' AND template_hash = :hash")
-    return connection.execute(find, {"hash": template.hash}).one_or_none() or _make_run(
+    return connection.execute(_STANDING, {"hash": template.hash}).one_or_none() or _make_run(
         connection, wish, template, meta
     )
 
@@ -149,7 +193,7 @@ def _make_run(connection: Connection, wish: Wish, template: Row[Any], meta: Temp
                              tzdata, nominal_at, as_of, state, created_at, planned_at)
             VALUES (:id, 'standing', :name, 'standing', :channel, :topic, :class, :lane, '{}', :template_hash,
                     :tzdata, :now, :now, 'running', :now, :now)
-            ON CONFLICT (template_hash) WHERE kind = 'standing' DO NOTHING
+            ON CONFLICT (template_hash) WHERE kind = 'standing' AND trigger_id IS NULL DO NOTHING
             """
         ),
         {
@@ -164,10 +208,7 @@ def _make_run(connection: Connection, wish: Wish, template: Row[Any], meta: Temp
             "now": clock.read_now(connection),
         },
     )
-    return connection.execute(
-        text("SELECT id, lane, class, topic FROM run WHERE kind = 'standing' AND template_hash = :hash"),
-        {"hash": template.hash},
-    ).one()
+    return connection.execute(_STANDING, {"hash": template.hash}).one()
 
 
 def _hold_contact(connection: Connection, external_id: str) -> Row[Any]:
@@ -239,4 +280,5 @@ def _insert(
         text("INSERT INTO batch (id, run_id, lane) VALUES (:id, :run_id, :lane)"),
         {"id": batch_id, "run_id": run.id, "lane": run.lane},
     )
+    release.announce(connection, int(batch_id or 0), run.lane)
     return UUID(str(inserted))

@@ -16,7 +16,7 @@ from dispatcher.gates import Defer, Reason, Send, Verdict, decide
 _MOST_STEPS = 64
 
 #: Only a human, or better data, ends these.
-_OPEN_ENDED = frozenset({Reason.OPERATOR, Reason.PLACE_UNKNOWN})
+_OPEN_ENDED = frozenset({Reason.OPERATOR, Reason.PLACE_UNKNOWN, Reason.SOURCE_STALE})
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,11 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, text
 
-from dispatcher import clock, outranked, runs
+from dispatcher import clock, db, outranked, runs
 from dispatcher.plan import BATCH_SIZE
 
 GATHER_PAGE = 5_000
+_BORN = "born"
 #: A ticket that no worker has taken after this long is taken for lost; a second one does no harm.
 TICKET_OVERDUE = timedelta(seconds=10)
 #: So many tickets a worker slot may wait in a lane's queue: enough to keep busy, few enough to change one's mind.
@@ -49,6 +50,18 @@ class Ticket:
 
     batch_id: int
     lane: str
+
+
+def announce(connection: Connection, batch_id: int, lane: str) -> None:
+    """Tell the clock, at commit, of a batch that is born due: it hands out the ticket without looking for more."""
+    db.notify(connection, f"{_BORN} {batch_id} {lane}")
+
+
+def ticket_of(note: str) -> Ticket | None:
+    """Return the ticket that `announce` told of, or None if the note says something else."""
+    word, _, rest = note.partition(" ")
+    number, _, lane = rest.partition(" ")
+    return Ticket(int(number), lane) if word == _BORN and number.isdecimal() and len(number) < 19 else None
 
 
 def release(database: Engine) -> list[Ticket]:

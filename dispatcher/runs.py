@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, text
 from uuid_utils.compat import uuid7
 
 from dispatcher import audience, audit, clock, db
-from dispatcher.definitions import Campaign, TemplateMeta
+from dispatcher.definitions import Campaign, TemplateMeta, Trigger
 from dispatcher.errors import NotFound, Refused
 from dispatcher.locks import pull_brake
 from dispatcher.places import TZDATA_VERSION
@@ -32,7 +32,7 @@ ANSWERS = "answers"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A row of `run`, as decisions need it; `campaign` is the frozen definition (None for a standing run)."""
+    """A row of `run`, as decisions need it; `campaign` or `trigger` is what it froze (neither: a template's run)."""
 
     id: UUID
     kind: str
@@ -51,6 +51,7 @@ class Run:
     started_by: str | None
     planned_at: datetime | None
     campaign: Campaign | None
+    trigger: Trigger | None = None
 
 
 _STORED = (
@@ -203,7 +204,8 @@ def load_run(connection: Connection, run_id: UUID, *, lock: Literal["", "FOR UPD
         raise NotFound(f"there is no run {run_id}; dispatcher run list shows them")
     *stored, definition = row
     campaign = Campaign.model_validate(definition) if row.kind == "campaign" else None
-    return Run(*stored, campaign)  # type: ignore[call-arg]  # _STORED names its fields in order
+    trigger = Trigger.model_validate(definition) if row.kind == "standing" and definition else None
+    return Run(*stored, campaign, trigger)  # type: ignore[call-arg]  # _STORED names its fields in order
 
 
 def pause(connection: Connection, run_id: UUID, *, by: str) -> None:
@@ -232,7 +234,7 @@ def _move(connection: Connection, run_id: UUID, allowed: set[str], state: str, b
     pull_brake(connection, run_id)
     run = load_run(connection, run_id, lock="FOR UPDATE")
     if run.kind == "standing" and state == "cancelled":
-        raise Refused(f"run {run_id} carries every message of template {run.name}, later ones too; pause it instead")
+        raise Refused(f"run {run_id} carries every message of {run.name}, later ones too; pause it instead")
     if run.state not in allowed:
         raise Refused(f"run {run_id} is {run.state} and cannot become {state}")
     connection.execute(text("UPDATE run SET state = :state WHERE id = :id"), {"state": state, "id": run_id})

@@ -52,7 +52,7 @@ class Hands:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A message of the batch with its envelope, or with the reason why there is none."""
+    """A message of the batch with its envelope, or with the reason why there is none; neither: it has no address."""
 
     candidate: Candidate
     envelope: Envelope | None
@@ -79,8 +79,10 @@ def send_batch(hands: Hands, batch_id: int) -> int:
             if hands.stopping.is_set():
                 break
             rendered = [_render(renderer, row) for row in some]
-            _write_failures(hands.database, claim, [r for r in rendered if r.envelope is None])
-            handed_over += _send_slice(hands, claim, provider, [r for r in rendered if r.envelope], renderer.urgent)
+            _write_failures(hands.database, claim, [r for r in rendered if r.failure is not None])
+            handed_over += _send_slice(
+                hands, claim, provider, [r for r in rendered if r.failure is None], renderer.urgent
+            )
     finally:
         db.insist(lambda: _finish(hands.database, claim), finishing=batch_id)
     return handed_over
@@ -131,6 +133,8 @@ def _slices(rows: Sequence[Row[Any]], size: int) -> Iterator[list[Row[Any]]]:
 
 def _render(renderer: Renderer, row: Row[Any]) -> Rendered:
     candidate = Candidate(row.id, row.contact_id, row.version, row.expires_at, row.first_due_at)
+    if row.address_id is None:  # authorise says NO_ADDRESS; one that comes meanwhile is another version of the contact
+        return Rendered(candidate, None)
     try:
         return Rendered(candidate, renderer.envelope(row))
     except DispatcherError as error:

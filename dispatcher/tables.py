@@ -211,6 +211,7 @@ event = Table(
     Column("properties", JSONB, nullable=False, server_default=text("'{}'")),
     UniqueConstraint("source", "source_key"),
     Index(None, "contact_id", "name", "occurred_at"),
+    Index(None, "source", "received_at"),
 )
 
 event_item = Table(
@@ -267,13 +268,34 @@ campaign = Table(
     Index(None, "next_fire_at", postgresql_where=text("next_fire_at IS NOT NULL")),
 )
 
+trigger = Table(  # triggers/*.yaml: what starts a message of its own for each event
+    "trigger",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("definition", JSONB, nullable=False),  # definitions.Trigger
+    Column("version", Integer, nullable=False, server_default=text("1")),
+    Column("active", Boolean, nullable=False, server_default=text("true")),
+    Column("paused", Boolean, nullable=False, server_default=text("false")),  # by a human: new versions are born paused
+)
+
+flow_exit = Table(  # events that end a flow by its key, whoever's they are; those by contact are found in `event`
+    "flow_exit",
+    metadata,
+    Column("trigger_id", BigInteger, ForeignKey("trigger.id"), primary_key=True, autoincrement=False),
+    Column("key", LargeBinary, primary_key=True),  # as message.trigger_key
+    Column("event_id", BigInteger, ForeignKey("event.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Index(None, "event_id"),
+)
+
 run = Table(
     "run",
     metadata,
     Column("id", Uuid, primary_key=True),
     Column("kind", Text, nullable=False, server_default=text("'campaign'")),
     Column("campaign_id", BigInteger, ForeignKey("campaign.id")),
-    Column("name", Text, nullable=False),  # the campaign's name, or the template's for a standing run
+    Column("trigger_id", BigInteger, ForeignKey("trigger.id")),  # of a standing run: whose version it carries
+    Column("name", Text, nullable=False),  # the campaign's name, or for a standing run the trigger's or template's
     Column("occurrence_key", Text, nullable=False),
     Column("channel", Text, nullable=False),
     Column("topic", Text),
@@ -296,7 +318,13 @@ run = Table(
     _instant("watched_from"),  # the brake looks at what was authorised later: the last resume by a human
     Column("brake", JSONB),  # why the brake paused it, until somebody resumes it
     UniqueConstraint("campaign_id", "occurrence_key"),
-    Index("run_standing_key", "template_hash", unique=True, postgresql_where=text("kind = 'standing'")),
+    UniqueConstraint("trigger_id", "occurrence_key"),
+    Index(
+        "run_standing_key",
+        "template_hash",
+        unique=True,
+        postgresql_where=text("kind = 'standing' AND trigger_id IS NULL"),
+    ),
     Index(None, "state", postgresql_where=text("finished_at IS NULL")),
     _one_of("kind", ("campaign", "standing")),
     _one_of("channel", CHANNELS),
@@ -347,10 +375,13 @@ message = Table(
     _instant("settled_at"),
     Column("provider", Text),
     Column("provider_ref", Text),
-    Column("client", Text),  # API key name of a message asked for over HTTP
+    Column("client", Text),  # who asked for it singly: an API key's name, or `trigger`; NULL: one of an audience
     Column("idempotency_key", Text),
     Column("body_hash", LargeBinary),
-    Column("sealed", LargeBinary),  # the data of a transactional message, under the contact's data key
+    Column("sealed", LargeBinary),  # what the shop sent along (data, event), under the contact's data key
+    Column("trigger_id", BigInteger),
+    Column("trigger_key", LargeBinary),  # keyed hash of what the trigger's `key` rendered to: it may be personal
+    Column("event_id", BigInteger),  # the newest event of that key
     Index(
         "message_once_per_contact",
         "run_id",
@@ -368,6 +399,14 @@ message = Table(
         postgresql_where=text(f"client IS NULL AND status IN {MAY_HAVE_LEFT}"),
     ),
     UniqueConstraint("client", "idempotency_key"),
+    Index(
+        "message_once_per_trigger_key",
+        "trigger_id",
+        "trigger_key",
+        "channel",
+        unique=True,
+        postgresql_where=text("trigger_id IS NOT NULL"),
+    ),
     Index("message_due_idx", "due_at", postgresql_where=text("status = 'pending' AND batch_id IS NULL")),
     Index("message_open_by_run_idx", "run_id", "batch_id", postgresql_where=OPEN),
     Index("message_open_by_contact_idx", "contact_id", postgresql_where=OPEN),

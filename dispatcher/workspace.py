@@ -10,14 +10,14 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from dispatcher.contact_windows.changes import objections_to
 from dispatcher.content import meta_of, read_template_folder
 from dispatcher.content.check import check_template
-from dispatcher.definitions import DEFAULT_CONFIRMATION, NAME, Campaign, Shop, TemplateMeta
+from dispatcher.definitions import DEFAULT_CONFIRMATION, NAME, Campaign, Shop, TemplateMeta, Trigger
 from dispatcher.errors import InvalidDefinition, NotFound
 from dispatcher.settings import WORKSPACE_FILE, Settings
 from dispatcher.tables import CHANNELS
@@ -28,6 +28,9 @@ from segments.yaml_lines import Document, findings, load_document
 
 FOLDERS = ("segments", "campaigns", "triggers", "templates")
 
+#: A campaign or a trigger: both are read alike.
+Named = TypeVar("Named", Campaign, Trigger)
+
 #: By channel and name: the files of each template.
 Templates = dict[tuple[str, str], dict[str, str]]
 
@@ -37,6 +40,7 @@ class Workspace:
     shop: Shop
     segments: dict[str, Segment]
     campaigns: dict[str, Campaign]
+    triggers: dict[str, Trigger]
     templates: Templates
     ignored: tuple[str, ...]  # what lies in the folder and is not ours
     warnings: tuple[str, ...]  # what may stay, and should be looked at
@@ -49,7 +53,7 @@ class _Reading:
     folder: Path
     findings: list[str] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)  # segments/NAME, campaigns/NAME, templates/CHANNEL/NAME, right or wrong
-    documents: dict[str, Document] = field(default_factory=dict)  # by campaign: for the lines of its fields
+    documents: dict[str, Document] = field(default_factory=dict)  # by campaigns/NAME, triggers/NAME: for their lines
     toml: Document | None = None  # for the lines of dispatcher.toml
     metas: dict[tuple[str, str], TemplateMeta] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -63,15 +67,16 @@ def read_workspace(folder: Path) -> Workspace:
     reading = _begin(folder)
     shop = _read_shop(reading)
     segments = _read_segments(reading)
-    campaigns = _read_campaigns(reading)
-    _refuse_triggers(reading)
+    campaigns = _read_definitions(reading, "campaigns", Campaign)
+    triggers = _read_definitions(reading, "triggers", Trigger)
     templates = _read_templates(reading, shop)
     ignored = _unknown_entries(reading)
     _check_references(reading, shop, campaigns)
     _check_confirmations(reading, shop)
+    _check_triggers(reading, triggers)
     if reading.findings or shop is None:
         raise InvalidDefinition(sorted(dict.fromkeys(reading.findings), key=_by_place))
-    return Workspace(shop, segments, campaigns, templates, ignored, tuple(reading.warnings))
+    return Workspace(shop, segments, campaigns, triggers, templates, ignored, tuple(reading.warnings))
 
 
 def check_templates(folder: Path, name: str | None = None) -> tuple[list[str], list[str]]:
@@ -144,7 +149,7 @@ def _check_settings(reading: _Reading, document: Document, settings: dict[str, A
                 reading.note(WORKSPACE_FILE, document.line_of((key,)), key, reason)
 
 
-# --- segments/*.yaml, campaigns/*.yaml
+# --- segments/*.yaml, campaigns/*.yaml, triggers/*.yaml
 
 
 def _read_segments(reading: _Reading) -> dict[str, Segment]:
@@ -161,22 +166,22 @@ def _read_segments(reading: _Reading) -> dict[str, Segment]:
     return found
 
 
-def _read_campaigns(reading: _Reading) -> dict[str, Campaign]:
+def _read_definitions(reading: _Reading, kind: str, model: type[Named]) -> dict[str, Named]:
     found = {}
-    for name, file, content in _yaml_files(reading, "campaigns"):
+    for name, file, content in _yaml_files(reading, kind):
         try:
             document = load_document(content, file)
-            campaign = Campaign.model_validate(document.data)
+            definition = model.model_validate(document.data)
         except InvalidDocument as error:
             reading.findings += error.findings
             continue
         except ValidationError as error:
             reading.findings += findings(error, document, file)
             continue
-        if campaign.name != name:
-            reading.note(file, document.line_of(("name",)), "name", _wrong_name(campaign.name, name))
-        found[name] = campaign
-        reading.documents[name] = document
+        if definition.name != name:
+            reading.note(file, document.line_of(("name",)), "name", _wrong_name(definition.name, name))
+        found[name] = definition
+        reading.documents[f"{kind}/{name}"] = document
     return found
 
 
@@ -204,11 +209,6 @@ def _wrong_name(name: str, stem: str) -> str:
 
 def _line_of_name(content: bytes, file: str) -> int:
     return load_document(content, file).line_of(("name",))
-
-
-def _refuse_triggers(reading: _Reading) -> None:
-    for _, file, _content in _yaml_files(reading, "triggers"):
-        reading.note(file, 1, "", "this version does not know triggers yet; move the file out of the workspace")
 
 
 # --- templates/<channel>/<name>/
@@ -267,7 +267,7 @@ def _entries(folder: Path) -> list[Path]:
 
 def _check_references(reading: _Reading, shop: Shop | None, campaigns: dict[str, Campaign]) -> None:
     for stem, campaign in campaigns.items():
-        file, line_of = f"campaigns/{stem}.yaml", reading.documents[stem].line_of
+        file, line_of = f"campaigns/{stem}.yaml", reading.documents[f"campaigns/{stem}"].line_of
         _check_exists(reading, file, line_of(("segment",)), "segment", "segments", campaign.segment)
         _check_exists(
             reading, file, line_of(("template",)), "template", f"templates/{campaign.channel}", campaign.template
@@ -298,6 +298,14 @@ def _check_confirmations(reading: _Reading, shop: Shop | None) -> None:
             elif f"templates/{channel}/{template}" not in reading.seen:
                 missing = f"there is no templates/{channel}/{template} to ask for a confirmation with"
                 reading.warnings.append(f"{WORKSPACE_FILE}:{line}: warning: {key}: {missing}")
+
+
+def _check_triggers(reading: _Reading, triggers: dict[str, Trigger]) -> None:
+    for stem, trigger in triggers.items():
+        file, line = f"triggers/{stem}.yaml", reading.documents[f"triggers/{stem}"].line_of(("template",))
+        _check_exists(reading, file, line, "template", f"templates/{trigger.channel}", trigger.template)
+        if f"campaigns/{stem}" in reading.seen:
+            reading.note(file, 1, "name", f"there is a campaign {stem}, too; explain needs them told apart")
 
 
 def _check_exists(reading: _Reading, file: str, line: int, name: str, folder: str, wanted: str) -> None:

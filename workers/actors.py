@@ -6,7 +6,9 @@ import threading
 import time
 
 import dramatiq
+import dramatiq.errors
 import structlog
+from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
 from dispatcher import brake as braking
@@ -15,6 +17,7 @@ from dispatcher import plan as planning
 from dispatcher import release as releasing
 from dispatcher import rescue as rescuing
 from dispatcher.feedback import inbox
+from dispatcher.release import Ticket
 from workers import boot
 from workers.broker import FEEDBACK, HOUSEKEEPING, LANES, PLAN, RELEASE, WATCH, wake
 
@@ -37,13 +40,29 @@ PLAN_SECONDS = 5.0
 def release() -> None:
     """Gather what is due and hand out tickets for it."""
     for ticket in releasing.release(boot.hands().database):
-        dramatiq.get_broker().enqueue(send.message(ticket.batch_id).copy(queue_name=ticket.lane))
+        hand_out(ticket)
 
 
 @dramatiq.actor(queue_name=LANES[0])  # every ticket names its own lane
 def send(batch_id: int) -> None:
     """Send a batch; a second ticket for it finds nothing left to claim."""
     sending.send_batch(boot.hands(), batch_id)
+
+
+def hand_out(ticket: Ticket) -> None:
+    """Put a ticket into the queue of its lane."""
+    dramatiq.get_broker().enqueue(send.message(ticket.batch_id).copy(queue_name=ticket.lane))
+
+
+def hand_out_at_once(note: str) -> None:
+    """Hand out the ticket that a NOTIFY tells of: a batch was born due.  `release` may do so again a moment later."""
+    ticket = releasing.ticket_of(note)
+    if ticket is None or ticket.lane not in LANES:
+        return
+    try:
+        hand_out(ticket)
+    except (RedisError, dramatiq.errors.ConnectionError) as error:
+        log.warning("broker.away", batch=ticket.batch_id, error=type(error).__name__)
 
 
 @dramatiq.actor(queue_name=PLAN)

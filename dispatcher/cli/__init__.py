@@ -27,6 +27,7 @@ from dispatcher.cli import (
     segments,
     suppressions,
     templates,
+    triggers,
     workspaces,
 )
 from dispatcher.errors import DispatcherError
@@ -45,9 +46,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (workspaces, rooms, imports, segments, campaigns, runs, explanations, contacts, consents, suppressions):
+for group in (workspaces, rooms, imports, segments, campaigns, triggers, runs, explanations, contacts, consents):
     group.add_to(app)
-for group in (reviews, templates, keys, operations):
+for group in (suppressions, reviews, templates, keys, operations):
     group.add_to(app)
 
 

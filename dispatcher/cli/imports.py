@@ -71,6 +71,9 @@ def events(
     ] = None,
     rebase: door.Rebase = None,
     rejects: RejectsTo = None,
+    triggers: Annotated[
+        bool, typer.Option(help="Let triggers start messages for what happened just now; never for older events.")
+    ] = True,
     as_json: door.AsJson = False,
 ) -> None:
     """Bring in events: JSON lines, or order lines as CSV with a map.  The same file twice changes nothing.
@@ -90,6 +93,7 @@ def events(
             rebase=rebase,
             rejects=rejects or _rejects_of(file),
             progress=progress,
+            triggers=triggers,
         )
         _audit(runtime, "events.import", file, report)
     _tell(report, as_json)

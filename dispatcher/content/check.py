@@ -245,7 +245,7 @@ def _failure(template: Template, error: RenderFailed) -> Finding:
     if reason.startswith("contact.attributes."):
         reason += ' for every contact; write |default("...")'
     # what the shop will send along is not known here: a stand-in may fail where the real thing would not
-    guessed = "data" in template.variables and "is not known" not in reason
+    guessed = not template.variables.isdisjoint(("data", "event")) and "is not known" not in reason
     return Finding(error.file or META, error.line or 1, reason, "warning" if guessed else "error")
 
 

@@ -11,6 +11,8 @@
 ``unsubscribe_url``    the page that ends this topic on this channel; empty outside marketing
 ``confirm_url``        the page that confirms an opt-in; empty outside opt-in confirmations
 ``data.*``             what the shop sent along with a transactional message
+``event.*``            the event that started the message of a trigger: its properties by their names, and ``name``,
+                       ``value``, ``occurred_at``, ``items`` ...; a template that serves both may name either
 ``preheader``          the rendered preheader.txt; empty if there is none
 ``locale``             the language this content is written in, like ``pt-BR``
 =====================  =================================================================================
@@ -35,6 +37,7 @@ KNOWN: dict[str, frozenset[str] | None] = {
     "shop": frozenset(("name", "postal_address", "email")),
     "topic": frozenset(("title",)),
     "data": None,
+    "event": None,
     "interests": None,
     "unsubscribe_url": None,
     "confirm_url": None,
@@ -84,6 +87,7 @@ def message_context(
         "unsubscribe_url": unsubscribe_url or "",
         "confirm_url": confirm_url or "",
         "data": data,
+        "event": data,  # a message has one of the two
         "interests": list(interests),
         "preheader": "",
     }

@@ -28,7 +28,7 @@ def preview(template: Template, context: Mapping[str, Any], locale: str | None) 
 
     A transactional template without `data` shows the names of the fields it would fill in.
     """
-    values = context if context["data"] else {**context, "data": Sample()}
+    values = context if context["data"] else {**context, "data": Sample(), "event": Sample()}
     content = template.render(values, locale)
     if template.channel == "sms":
         encoding, parts = sms_segments(content.text)

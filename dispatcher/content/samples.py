@@ -30,7 +30,7 @@ def sample_contexts(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the values for a full contact and for an almost empty one.
 
-    The full one has every attribute; what the shop would send along (`data`) is a stand-in that has every field.
+    The full one has every attribute; what the shop would send along (`data`, `event`) is a stand-in with every field.
     """
     common: dict[str, Any] = {
         "shop": shop,
@@ -45,5 +45,5 @@ def sample_contexts(
     if attributes is None:
         full["contact"]["attributes"] = Sample("attributes")
     for values in (full, empty):
-        values["data"], values["locale"] = Sample(), locale
+        values["data"], values["event"], values["locale"] = Sample(), Sample(), locale
     return full, empty

@@ -16,6 +16,7 @@ from dispatcher import audience
 from dispatcher.errors import NotFound
 from dispatcher.explain import past as past_runs
 from dispatcher.explain.evidence import Case, gates_of, verdict_of
+from dispatcher.explain.flows import explain_flow, is_trigger
 from dispatcher.explain.sentences import because, blame, day
 from dispatcher.explain.whom import Person, find_person
 from dispatcher.gates import Defer, Reason, Send, Skip, decide
@@ -48,8 +49,12 @@ def explain(
     With `run`, verdict, reason, until and gates are those of then, as stored; `today` has the present ones beside.
     Instants are UTC.  NotFound: no such contact, no such run, no such campaign (unless it ran once).  Refused: the run
     is another campaign's.  `suggest`: an unknown contact is answered with a similar external id.
+
+    `campaign` may be a trigger, too: see `explain_flow`.
     """
     person = find_person(connection, key_ring, contact, suggest=suggest)
+    if is_trigger(connection, campaign):
+        return explain_flow(connection, person, campaign, as_of=as_of, run=run)
     past = past_runs.look_back(connection, person, campaign, run)
     try:
         today: dict[str, Any] | None = _today(connection, person, campaign, as_of)

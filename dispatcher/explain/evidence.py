@@ -110,6 +110,25 @@ _TOLD_OF_CONSENT = frozenset(
 )
 
 
+def _exit(case: Case) -> dict[str, Any]:
+    flow = case.facts.flow
+    known = (
+        {"began_at": flow.began_at, "event": flow.ended_by, "at": flow.ended_at, "same": flow.matched_by}
+        if flow
+        else {}
+    )
+    return {"exited": case.facts.flow_exited, **known}
+
+
+def _feed(case: Case) -> dict[str, Any]:
+    told: dict[str, Any] = {"stale": case.facts.source_stale}
+    if flow := case.facts.flow:
+        patience = flow.may_be_silent_for
+        told |= {"source": flow.source, "heard_at": flow.heard_at}
+        told |= {"may_be_silent_seconds": patience.total_seconds() if patience else None}
+    return told
+
+
 def _holdout(case: Case) -> dict[str, Any]:
     return {
         "held_out": case.facts.held_out,
@@ -256,8 +275,8 @@ _EVIDENCE: dict[Reason, Evidence] = {
     Reason.NO_CONSENT: _consent,
     Reason.PAUSED: lambda case: {"paused_until": case.facts.paused_until},
     Reason.NOT_IN_SEGMENT: lambda case: {"segment": case.segment, "in_segment": case.facts.in_segment},
-    Reason.FLOW_EXIT: lambda case: {"exited": case.facts.flow_exited},
-    Reason.SOURCE_STALE: lambda case: {"stale": case.facts.source_stale},
+    Reason.FLOW_EXIT: _exit,
+    Reason.SOURCE_STALE: _feed,
     Reason.HOLDOUT: _holdout,
     Reason.DUPLICATE_ADDRESS: lambda case: {"goes_to": case.facts.duplicate_of},
     Reason.LATE: lambda case: {"too_late": case.facts.too_late},

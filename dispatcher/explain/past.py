@@ -53,10 +53,12 @@ def look_back(connection: Connection, person: Person, campaign: str, run_id: UUI
     run |= {"in_audience": message is not None or pages.pages > 0, "planned": message is not None or not pages.waiting}
     if message is None:
         return Past(run, None)
-    told = dict(message._mapping)
-    rows = connection.execute(_ATTEMPTS, {"message": message.message})
-    told["earlier_attempts"] = [dict(row._mapping) for row in rows]
-    return Past(run, told)
+    return Past(run, {**message._mapping, "earlier_attempts": earlier_attempts(connection, message.message)})
+
+
+def earlier_attempts(connection: Connection, message_id: UUID) -> list[dict[str, Any]]:
+    """Return the tries of a message before its latest, in their order."""
+    return [dict(row._mapping) for row in connection.execute(_ATTEMPTS, {"message": message_id})]
 
 
 _RUN = text("""

@@ -24,6 +24,7 @@ from dispatcher.imports.mapping import Mapping
 from dispatcher.imports.order_file import Reject
 from dispatcher.imports.rejects import Rejects
 from dispatcher.keys import KeyRing
+from dispatcher.triggers.arrivals import Outcome, Starting
 
 #: One transaction: what a bulk writer may hold locked, and what it may hold in memory.
 CONTACTS_A_PAGE = 500
@@ -46,6 +47,7 @@ class EventReport:
     rejected: int = 0  # lines that could not be read
     left_out: Counter[str] = field(default_factory=Counter)  # lines the map leaves out, by its reasons
     contacts_created: int = 0
+    messages_started: int = 0  # by triggers
     rejects_file: Path | None = None  # with the rejected lines and the refused events, if there are any
 
 
@@ -58,8 +60,12 @@ def import_events(
     rebase: datetime | None = None,
     rejects: Path | None = None,
     progress: Progress | None = None,
+    triggers: bool = True,
 ) -> EventReport:
     """Record the events of a file; return what became of them.
+
+    With `triggers`, those whose message would be due in the last hour or later start it; times that `rebase` makes up
+    start nothing.
 
     `rebase` shifts all times so that the newest event is then.  What is set aside goes to `rejects`, a line each.
     """
@@ -68,7 +74,8 @@ def import_events(
     if rebase is not None and rebase > now + AHEAD:
         raise Refused("events cannot be rebased into the future")
     with Rejects(rejects) as rejected:
-        reading = _Reading(path, now, rebase, rejected, progress or _unseen)
+        starting = Starting.RECENT if triggers and rebase is None else Starting.NOTHING
+        reading = _Reading(path, now, rebase, rejected, progress or _unseen, starting)
         if mapping is None:
             reading.refuse_csv()
             _record(database, key_ring, reading.json_events(), reading)
@@ -83,13 +90,14 @@ def _record(database: Engine, key_ring: KeyRing, events: Iterable[Event], readin
     """Record the events, page by page, each in a transaction of its own."""
     for page in _pages(events):
         with database.begin() as connection:
-            recorded = record_events(connection, key_ring, page)
+            recorded = record_events(connection, key_ring, page, starting=reading.starting)
         report = reading.report
         report.new += recorded.new
         report.same += recorded.same
         report.refused += len(recorded.refused)
         report.items += recorded.items
         report.contacts_created += recorded.contacts_created
+        report.messages_started += sum(step.outcome is Outcome.STARTED for step in recorded.steps)
         for refusal in recorded.refused:
             reading.rejects.add(refusal.event.line or 0, refusal.reason)
 
@@ -119,6 +127,7 @@ class _Reading:
     rebase: datetime | None
     rejects: Rejects
     progress: Progress
+    starting: Starting
     report: EventReport = field(default_factory=EventReport)
 
     def refuse_csv(self) -> None:

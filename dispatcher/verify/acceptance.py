@@ -20,6 +20,9 @@ def nobody_twice(found: Examination) -> None:
         found.ask(f"""
             SELECT 'run ' || run_id || ': {what} ' || {what}_id || ' has ' || count(*) || ' messages by ' || channel
             {left} AND m.{what}_id IS NOT NULL GROUP BY run_id, {what}_id, channel HAVING count(*) > 1""")
+    found.ask("""
+        SELECT 'trigger ' || trigger_id || ' has ' || count(*) || ' messages of one key by ' || channel
+        FROM message WHERE trigger_id IS NOT NULL GROUP BY trigger_id, trigger_key, channel HAVING count(*) > 1""")
     if found.subject.log is None:
         return found.note(_LEDGER_ONLY)
     found.ask("""

@@ -43,6 +43,13 @@ def adds_up(found: Examination) -> None:
                || COALESCE(w.times, 0) || ' rows'
         FROM chosen c FULL JOIN written w USING (run_id, root) WHERE c.times IS DISTINCT FROM w.times""")  # noqa: S608
     found.ask("""
+        SELECT 'message ' || m.id || CASE WHEN r.trigger_id IS NULL THEN ' belongs to no run of its trigger'
+               WHEN e.id IS NULL THEN ' was started by an event that does not exist'
+               ELSE ' is for another contact than the event that started it' END
+        FROM message m LEFT JOIN run r ON r.id = m.run_id AND r.trigger_id = m.trigger_id
+        LEFT JOIN event e ON e.id = m.event_id
+        WHERE m.trigger_id IS NOT NULL AND (r.id IS NULL OR e.id IS NULL OR e.contact_id <> m.contact_id)""")
+    found.ask("""
         SELECT 'run ' || r.id || ' is finished and has ' || count(*) || ' open messages' FROM run r
         JOIN message m ON m.run_id = r.id AND m.status IN ('pending', 'sending')
         WHERE r.kind = 'campaign' AND r.finished_at IS NOT NULL GROUP BY r.id""")
@@ -61,7 +68,10 @@ def one_run_per_occurrence(found: Examination) -> None:
         GROUP BY campaign_id, nominal_at HAVING count(DISTINCT occurrence_key) > 1""")
     found.ask("""
         SELECT 'template ' || left(template_hash, 12) || ' has ' || count(*) || ' standing runs'
-        FROM run WHERE kind = 'standing' GROUP BY template_hash HAVING count(*) > 1""")
+        FROM run WHERE kind = 'standing' AND trigger_id IS NULL GROUP BY template_hash HAVING count(*) > 1""")
+    found.ask("""
+        SELECT 'trigger ' || trigger_id || ' has ' || count(*) || ' runs for ' || occurrence_key
+        FROM run WHERE trigger_id IS NOT NULL GROUP BY trigger_id, occurrence_key HAVING count(*) > 1""")
 
 
 def reports_agree(found: Examination) -> None:

@@ -95,6 +95,25 @@ async def read_message(request: Request, message_id: UUID) -> dict[str, Any]:
     return await _read(request, lambda c: messages.read(c, message_id))
 
 
+@router.delete(
+    "/messages/{message_id}",
+    summary="Stop a message that has not left yet",
+    responses={409: {"description": "it is under way, or has come to its end"}},
+)
+async def cancel_message(
+    request: Request, message_id: UUID, key: Annotated[ApiKey, Depends(permit("messages:write"))]
+) -> dict[str, Any]:
+    """Tells what became of the message; stopping it twice changes nothing, and its `Idempotency-Key` stays taken."""
+    room = room_of(request)
+
+    def cancel() -> dict[str, Any]:
+        with room.database.begin() as connection:
+            return messages.cancel(connection, message_id, by=f"api:{key.name}")
+
+    told: dict[str, Any] = _shown(await in_thread(room.pools.api, cancel))
+    return told
+
+
 @router.get("/runs/{run_id}", summary="The figures of a run", dependencies=[Depends(permit("runs:read"))])
 async def read_run(request: Request, run_id: UUID) -> dict[str, Any]:
     return await _read(request, lambda c: reports.run_report(c, run_id))

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from dispatcher import unsubscribe
 from dispatcher.runtime import Runtime
-from dispatcher.web import api, api_consents, health, hooks, links, opt_ins, sandbox
+from dispatcher.web import api, api_consents, api_events, health, hooks, links, opt_ins, sandbox
 from dispatcher.web.guard import Guard
 from dispatcher.web.problems import add_problems
 from dispatcher.web.room import open_room
@@ -27,6 +27,7 @@ def create_app(runtime: Runtime, *, wait: timedelta = unsubscribe.LONGEST_WAIT) 
     )
     app.include_router(api.router)
     app.include_router(api_consents.router)
+    app.include_router(api_events.router)
     app.add_middleware(Guard)
     add_problems(app)
     app.state.room = open_room(runtime, wait=wait)

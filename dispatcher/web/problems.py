@@ -15,7 +15,8 @@ from starlette.responses import JSONResponse, Response
 
 from dispatcher.api_keys import NotAuthenticated, NotPermitted
 from dispatcher.errors import DispatcherError, NotFound
-from dispatcher.messages import KeyReused
+from dispatcher.events import OtherBody
+from dispatcher.messages import KeyReused, NotPending
 from dispatcher.tokens import BadToken
 
 #: Any other DispatcherError is a request that was understood and refused: 422.
@@ -23,6 +24,8 @@ _STATUS: dict[type[DispatcherError], HTTPStatus] = {
     NotFound: HTTPStatus.NOT_FOUND,
     BadToken: HTTPStatus.NOT_FOUND,
     KeyReused: HTTPStatus.CONFLICT,
+    OtherBody: HTTPStatus.CONFLICT,
+    NotPending: HTTPStatus.CONFLICT,
     NotAuthenticated: HTTPStatus.UNAUTHORIZED,
     NotPermitted: HTTPStatus.FORBIDDEN,
 }

@@ -10,7 +10,7 @@ import pytest
 from ledger_rows import add_contact, add_template
 from sqlalchemy import Connection, Engine, text
 
-from dispatcher import messages
+from dispatcher import messages, release
 from dispatcher.errors import NotFound, Refused
 from dispatcher.keys import KeyRing
 from dispatcher.messages import KeyReused, Wish
@@ -221,7 +221,11 @@ def test_the_clock_is_told_at_commit(shop: Engine, key_ring: KeyRing) -> None:
         listener.commit()
         submit(shop, key_ring)
 
-        assert [n.payload for n in listener.connection.notifies(timeout=5, stop_after=1)] == ["due"]
+        [note] = listener.connection.notifies(timeout=5, stop_after=1)
+    with shop.connect() as connection:
+        batch = connection.execute(text("SELECT id, lane FROM batch")).one()
+    assert release.ticket_of(note.payload) == release.Ticket(batch.id, batch.lane)
+    assert release.ticket_of("due") is None
 
 
 def test_reading_tells_status_reason_and_instants(connection: Connection, shop: Engine, key_ring: KeyRing) -> None:

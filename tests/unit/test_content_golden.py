@@ -33,8 +33,10 @@ PEOPLE: dict[str, dict[str, Any]] = {
     "fr": {"first_name": "<Léa>"},
 }  # fmt: skip
 TITLES = {"en": "Offers", "pt-BR": "Ofertas", "ro": "Oferte", "de": "Angebote", "fr": "Offres"}
+CART = {"cart_id": "77", "items": [{"name": "Cake stand <3 tiers>", "quantity": 1}, {"name": "Mug", "quantity": 4}]}
 MAILS = [
-    "email/christmas", "email/kitchen-week", "email/order-confirmation", "email/opt-in-confirmation",
+    "email/abandoned-cart", "email/christmas", "email/kitchen-week", "email/order-confirmation",
+    "email/opt-in-confirmation",
     "sms/christmas", "sms/opt-in-confirmation",
 ]  # fmt: skip
 
@@ -54,7 +56,7 @@ def test_the_example_mails_are_as_reviewed(mail: str, locale: str) -> None:
         if marketing
         else None,
         confirm_url="https://mail.giftshop.example/d/AQLmBgfIAW5ld3M.q7Rj2mZ0cVnT1xW5yKb8Pg" if opt_in else None,
-        data={} if marketing or opt_in else ORDER,
+        data=CART if mail == "email/abandoned-cart" else {} if marketing or opt_in else ORDER,
         interests=["christmas", "home_decor"],
     )
 

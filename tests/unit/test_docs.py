@@ -11,11 +11,12 @@ import pytest
 import typer
 
 from dispatcher.cli import app
-from dispatcher.definitions import Campaign, Shop, TemplateMeta
+from dispatcher.definitions import Campaign, Shop, TemplateMeta, Trigger
 from dispatcher.gates import GATES, Reason
 from dispatcher.imports.mapping import Mapping
 from dispatcher.lifecycle import MOVES, Status
 from dispatcher.settings import Settings
+from dispatcher.triggers.arrivals import Outcome
 from segments.definition import parse_segment
 from segments.yaml_lines import load_document
 
@@ -190,3 +191,15 @@ def test_every_key_of_a_campaign_and_its_schedule_is_explained() -> None:
 
     assert explained >= set(Campaign.model_fields)
     assert explained >= {"cron", "at", "zone", "local", "late", "max_lateness"}
+
+
+def test_every_key_of_a_trigger_and_every_outcome_of_an_event_is_explained() -> None:
+    explained = set(re.findall(r"`(\w+)`", section("triggers.md", "## triggers/NAME.yaml")))
+
+    assert explained >= set(Trigger.model_fields)
+    assert all(f"\n| `{outcome}` |" in text_of("docs", "triggers.md") for outcome in Outcome)
+
+
+@pytest.mark.parametrize("example", fenced("triggers.md", "yaml"))
+def test_the_triggers_that_are_shown_are_right(example: str) -> None:
+    assert Trigger.model_validate(load_document(example, "docs/triggers.md").data).unless

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.definitions import Cap, Silence
-from dispatcher.facts import Counted, Facts, Rival, RunFacts
+from dispatcher.facts import Counted, Facts, Flow, Rival, RunFacts
 from dispatcher.gates import ASK_AGAIN, GATES, SEND, Defer, Reason, Skip, decide, open_until
 from dispatcher.places import NOWHERE, Place, Places
 from dispatcher.quiet_hours import LocalSilence, next_opening
@@ -78,8 +78,8 @@ SKIPS: list[tuple[Reason, dict[str, Any]]] = [
     (Reason.NO_CONSENT, {"consent_basis": "soft_opt_in", "run": {"bases": ("implied_purchase",)}}),
     (Reason.PAUSED, {"paused_until": NOON + timedelta(days=1)}),
     (Reason.NOT_IN_SEGMENT, {"in_segment": False}),
-    (Reason.FLOW_EXIT, {"flow_exited": True}),
-    (Reason.SOURCE_STALE, {"source_stale": True}),
+    (Reason.FLOW_EXIT, {"flow": Flow(NOON, ended_by="order.placed")}),
+    (Reason.SOURCE_STALE, {"flow": Flow(NOON, stale=True), "expires_at": NOON + ASK_AGAIN[Reason.SOURCE_STALE]}),
     (Reason.HOLDOUT, {"held_out": True}),
     (Reason.DUPLICATE_ADDRESS, {"duplicate_of": "12345"}),
     (Reason.LATE, {"too_late": True}),

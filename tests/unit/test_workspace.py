@@ -148,7 +148,28 @@ FILES_AMISS = [
         "templates/emails:1: templates/ holds the folders email and sms; did you mean",
     ),
     ("templates/email/A B/meta.yaml", "x", "templates/email/A B:1: a template's name has only lower-case letters"),
-    ("triggers/cart.yaml", "name: cart\n", "triggers/cart.yaml:1: this version does not know triggers"),
+    ("triggers/cart.yaml", "name: cart\n", "triggers/cart.yaml:1: key: is missing"),
+    (
+        "triggers/cart.yaml",
+        "name: cart\non: checkout.started\nkey: cart\nchannel: email\ntemplate: christmas\n",
+        "triggers/cart.yaml:3: key: is the same for every event",
+    ),
+    (
+        "triggers/cart.yaml",
+        "name: cart\non: checkout.started\nkey: '{{ contact.id }}'\nchannel: email\ntemplate: christmas\n",
+        "triggers/cart.yaml:3: key: contact is not known here",
+    ),
+    (
+        "triggers/cart.yaml",
+        "name: cart\non: checkout.started\nkey: '{{ event.id }}'\nchannel: sms\ntemplate: christmas\n",
+        "triggers/cart.yaml:5: template: there is no templates/sms/christmas",
+    ),
+    (
+        "triggers/cart.yaml",
+        "name: cart\non: a\nkey: '{{ event.id }}'\nunless: [{event: b, since: birth}]\nchannel: email\n"
+        "template: christmas\n",
+        "triggers/cart.yaml:4: unless[0].since: ",
+    ),
     ("segment/x.yaml", "name: x\n", "segment:1: not part of a workspace; did you mean segments?"),
 ]
 
