@@ -65,7 +65,7 @@ def _run_of(connection: Connection, subject: Subject, now: datetime) -> UUID:
     name = f"answer-{subject}"
     files = _files(connection, name)
     hash_ = hashlib.sha256(f"answers/{name}/{template_hash(files)}".encode()).hexdigest()
-    find = text("SELECT id FROM run WHERE kind = 'standing' AND template_hash = :hash")
+    find = text("SELECT id FROM run WHERE kind = 'standing' AND trigger_id IS NULL AND template_hash = :hash")
     found = connection.execute(find, {"hash": hash_}).one_or_none()
     run = found if found is not None else _make_run(connection, name, hash_, files, now)
     return UUID(str(run.id))
@@ -91,10 +91,11 @@ def _make_run(connection: Connection, name: str, hash_: str, files: dict[str, st
                              nominal_at, as_of, state, created_at, planned_at)
             VALUES (:id, 'standing', :name, :answers, 'sms', 'transactional', :lane, '{}', :hash, :tzdata, :now, :now,
                     'running', :now, :now)
-            ON CONFLICT (template_hash) WHERE kind = 'standing' DO NOTHING"""),
+            ON CONFLICT (template_hash) WHERE kind = 'standing' AND trigger_id IS NULL DO NOTHING"""),
         {"id": uuid7(), "name": name, "answers": ANSWERS, "lane": _LANE, "hash": hash_, "tzdata": TZDATA_VERSION,
          "now": now},
     )  # fmt: skip
     return connection.execute(
-        text("SELECT id FROM run WHERE kind = 'standing' AND template_hash = :hash"), {"hash": hash_}
+        text("SELECT id FROM run WHERE kind = 'standing' AND trigger_id IS NULL AND template_hash = :hash"),
+        {"hash": hash_},
     ).one()
