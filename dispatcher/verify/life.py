@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
+from dispatcher import opt_in
 from dispatcher.gates import Reason
 from dispatcher.lifecycle import MOVES, Status
 from dispatcher.verify.report import Examination
@@ -42,14 +43,18 @@ def rows_fit_their_status(found: Examination) -> None:
         reasons=[reason.value for reason in Reason],
         any_reason=Reason.OPERATOR.value,
     )
-    found.ask("""
+    found.ask(
+        """
         SELECT 'message ' || m.id || CASE WHEN r.id IS NULL THEN ' belongs to a run that does not exist'
                WHEN a.id IS NULL AND m.address_id IS NOT NULL THEN ' goes to an address that does not exist'
                WHEN a.channel <> m.channel THEN ' goes to an address of another channel'
                ELSE ' is under other rules than its run' END
         FROM message m LEFT JOIN run r ON r.id = m.run_id LEFT JOIN address a ON a.id = m.address_id
         WHERE r.id IS NULL OR (a.id IS NULL AND m.address_id IS NOT NULL) OR a.channel <> m.channel
-           OR (m.channel, m.class, m.topic) IS DISTINCT FROM (r.channel, r.class, r.topic)""")
+           OR (m.channel, m.class) IS DISTINCT FROM (r.channel, r.class)
+           OR (m.topic IS DISTINCT FROM r.topic AND m.client IS DISTINCT FROM :asks_for_a_topic)""",
+        asks_for_a_topic=opt_in.CLIENT,
+    )
     found.ask("""
         SELECT 'message ' || m.id || ' is ' || m.status || ', and was reported ' || f.kind
         FROM message m JOIN feedback f ON f.message_id = m.id AND f.flaw IS NULL

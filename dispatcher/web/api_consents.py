@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Literal
@@ -86,6 +87,14 @@ class NewConsent(BaseModel):
     user_agent: Annotated[str | None, Field(max_length=300, description="kept encrypted")] = None
 
     _source = field_validator("source", "user_agent")(_printable)
+
+    @field_validator("occurred_at")
+    @classmethod
+    def _in_utc(cls, value: datetime | None) -> datetime | None:
+        try:
+            return None if value is None else value.astimezone(UTC)
+        except OverflowError as error:
+            raise ValueError("is before the year 1 or after 9999, in UTC") from error
 
     @model_validator(mode="after")
     def _makes_sense(self) -> NewConsent:

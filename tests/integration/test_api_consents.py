@@ -117,6 +117,8 @@ def test_a_purchase_of_long_ago_grants_nothing_any_more(web: Web, key: str) -> N
         ({"action": "withdraw", "occurred_at": "2026-01-01T00:00:00Z"}, 422, "takes effect now"),
         ({"action": "request", "basis": "soft_opt_in"}, 422, "only a grant has a basis"),
         ({"occurred_at": "2026-01-01T00:00:00"}, 422, "timezone"),
+        ({"occurred_at": "0001-01-01T00:00:00+14:00"}, 422, "before the year 1"),
+        ({"occurred_at": "9999-12-31T23:59:59-14:00", "basis": "implied_purchase"}, 422, "after 9999"),
         ({"source": "a\u0000b"}, 422, "cannot be printed"),
         ({"wording": {"id": "x", "text": "a\u0000b"}}, 422, "NUL"),
         ({"opt_in_level": "confirmed_opt_in"}, 422, "opt_in_level"),

@@ -27,6 +27,7 @@ from dispatcher.errors import Refused
 from dispatcher.keys import KeyRing
 from dispatcher.shop import load_shop
 from dispatcher.tokens import BadToken, OptInTokens, UnsubscribeTokens, WayIn, WayOut
+from dispatcher.verify import verify
 from dispatcher.workspace import read_workspace
 
 TOPIC = "letters"
@@ -126,6 +127,17 @@ def test_a_request_waits_and_one_mail_asks(house: House) -> None:
     assert f"/d/{OptInTokens(house.key_ring).make(house.way_in(asked))}" in mail["text"]
     assert "List-Unsubscribe" not in dict(mail["headers"])
     assert house.one("SELECT class || ' ' || status FROM message") == "transactional sent"
+
+
+def test_a_ledger_with_a_confirmation_in_it_holds(house: House) -> None:
+    house.request()
+    house.shop.send()
+
+    with house.database.connect() as connection:
+        report = verify(connection, house.key_ring, house.shop.home / "sandbox" / "outbox.jsonl")
+
+    assert len(house.mails()) == 1
+    assert [result for result in report.results if result.status == "broken"] == []
 
 
 def test_a_second_request_within_a_day_sends_nothing_and_says_when(house: House) -> None:

@@ -230,6 +230,7 @@ BROKEN = [
         f"UPDATE message SET address_id = (SELECT id FROM address WHERE channel = 'sms' LIMIT 1) WHERE {ONE_SENT}",
     )),
     ("INV-12", "is under other rules than its run", (f"UPDATE message SET class = 'transactional' WHERE {ONE_SENT}",)),
+    ("INV-12", "is under other rules than its run", (f"UPDATE message SET topic = 'letters' WHERE {ONE_SENT}",)),
     ("INV-12", "is missing or disabled", ("ALTER TABLE message DISABLE TRIGGER message_moves",)),
     ("INV-12", "the database and the code disagree on the move from", (
         """CREATE OR REPLACE FUNCTION message_move_is_legal(old_status text, new_status text) RETURNS boolean
