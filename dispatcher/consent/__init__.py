@@ -6,7 +6,7 @@ contact, channel and topic follows from all of its evidence: see `rules.state_af
 
 from dispatcher.consent.evidence import Action, Actor, ConsentChange, verify_chain
 from dispatcher.consent.rules import CONFIRMED, CONSENT, MONTHS_IN_FORCE, Basis, Evidence, State, state_after
-from dispatcher.consent.states import Held, Outcome, record, settle_merge, state_of, withdraw
+from dispatcher.consent.states import Held, Outcome, record, settle_merge, settle_move, state_of, withdraw
 
 __all__ = [
     "CONFIRMED",
@@ -22,6 +22,7 @@ __all__ = [
     "State",
     "record",
     "settle_merge",
+    "settle_move",
     "state_after",
     "state_of",
     "verify_chain",

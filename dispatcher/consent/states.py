@@ -117,6 +117,22 @@ def settle_merge(
     record(connection, key_ring, lost, now=now)
 
 
+def settle_move(connection: Connection, contact_ids: Iterable[int]) -> None:
+    """Bring the states of contacts whose address has changed up to date; they are locked by the caller.
+
+    What their evidence says of the address they have now counts: it may have been theirs before, or was that of
+    whoever they were merged with.  What was said only of the former stays as it is, and is void.
+    """
+    contacts = read_contacts(connection, set(contact_ids))
+    states: dict[Key, State] = {}
+    for key, pieces in read_evidence(connection, list(contacts)).items():
+        contact_id, channel, _ = key
+        state = state_after(pieces, contacts[contact_id][1][channel])
+        if state is not None:
+            states[key] = state
+    _write_states(connection, states)
+
+
 def _means(state: State | None) -> tuple[object, ...] | None:
     if state is None:
         return None

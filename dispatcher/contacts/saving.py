@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from dispatcher import identity
+from dispatcher import consent, identity
 from dispatcher.addresses import ensure_addresses
 from dispatcher.contacts.rows import (
     PLAIN_FIELDS,
@@ -193,6 +193,8 @@ class _Page:
         insert_contacts(self._connection, self._key_ring, [contact for contact in contacts if contact.is_new])
         update_contacts(self._connection, self._key_ring, [contact for contact in contacts if not contact.is_new])
         insert_aliases(self._connection, self._new_aliases)
+        if moved := [c.id for c in contacts if not c.is_new and c.changes & {"email", "phone"}]:
+            consent.settle_move(self._connection, moved)
         for contact in contacts:
             contact.is_new = False
             contact.changes.clear()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
+from people import say
 from sqlalchemy import Connection, Engine, text
 
-from dispatcher import suppression
+from dispatcher import consent, suppression
 from dispatcher.contacts import (
     Particulars,
     Personal,
@@ -214,3 +216,34 @@ def test_writers_at_once_agree_who_is_who(database: Engine, key_ring: KeyRing) -
             "SELECT count(*) FROM contact c WHERE NOT EXISTS (SELECT FROM contact_alias WHERE contact_id = c.id)"
         )
         assert connection.scalar(orphans) == 0
+
+
+def test_who_takes_over_the_address_of_another_has_what_was_granted_for_it(
+    connection: Connection, key_ring: KeyRing
+) -> None:
+    anna = save_contact(connection, key_ring, ANNA).contact_id or 0
+    ben = save_contact(connection, key_ring, Particulars("ben", email="ben@shop.example")).contact_id or 0
+    say(connection, key_ring, anna, [("email", "offers", "granted")])
+    say(connection, key_ring, ben, [("email", "offers", "granted"), ("email", "letters", "withdrawn")])
+
+    merged = save_contact(connection, key_ring, replace(ANNA, email="ben@shop.example"))
+
+    assert (merged.outcome, merged.contact_id) == (Outcome.MERGED, anna)
+    states = {one.topic: (one.state, one.for_present_address) for one in consent.state_of(connection, anna)}
+    assert states["offers"] == ("granted", True)
+    assert states["letters"][0] == "withdrawn"
+
+
+def test_a_grant_counts_again_when_the_contact_is_back_at_its_address(
+    connection: Connection, key_ring: KeyRing
+) -> None:
+    anna = save_contact(connection, key_ring, ANNA).contact_id or 0
+    say(connection, key_ring, anna, [("email", "offers", "granted")])
+    save_contact(connection, key_ring, replace(ANNA, email="anna@elsewhere.example"))
+    assert [one.for_present_address for one in consent.state_of(connection, anna)] == [False]
+    say(connection, key_ring, anna, [("email", "offers", "requested")])
+    assert [one.state for one in consent.state_of(connection, anna)] == ["pending"]
+
+    save_contact(connection, key_ring, ANNA)
+
+    assert [(one.state, one.for_present_address) for one in consent.state_of(connection, anna)] == [("granted", True)]
