@@ -196,7 +196,7 @@ def _count(database: Engine, what: str) -> int:
         return int(connection.execute(text(f"SELECT count(*) FROM message WHERE {what}")).scalar_one())
 
 
-def _wait(done: Callable[[], bool], limit_seconds: float = 600) -> None:
+def _wait(done: Callable[[], bool], limit_seconds: float = 240) -> None:
     deadline = time.monotonic() + limit_seconds
     while not done():
         if time.monotonic() > deadline:

@@ -44,7 +44,7 @@ def send_one(message_id: str) -> None:
     database: Engine = _state.database
     with database.begin() as connection:
         row: Any = connection.execute(
-            text(f"""SELECT m.id, m.sealed AS data, {CONTACT_COLUMNS}, c.email_address_id AS address_id
+            text(f"""SELECT m.id, m.client, m.sealed AS data, {CONTACT_COLUMNS}, c.email_address_id AS address_id
                      FROM message m JOIN contact c ON c.id = m.contact_id
                      JOIN consent k ON k.contact_id = c.id AND k.channel = m.channel AND k.topic = m.topic
                      WHERE m.id = :id AND m.status = 'pending' AND k.state = 'granted'
