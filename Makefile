@@ -4,8 +4,10 @@
 PYTHON ?= python3
 UV ?= uv
 BIN := .venv/bin
-# Each process has servers of its own; more than four would only wait for the disk.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+# Each process has servers of its own; more than four would only wait for the disk.  One that crashes (a segmentation fault
+# inside the interpreter, seen once in many runs) is replaced and its test run again; a test that fails never is.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal \
+  --reruns 1 --only-rerun '^the process crashed$$'
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_ROOT_USER_ACTION = ignore
