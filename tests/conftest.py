@@ -32,6 +32,15 @@ _ROOM_BYTES = 4_000_000_000
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _the_home_of_this_folder_is_not_touched() -> Iterator[None]:
+    """A test that forgets its own HOME would stand in the way of the next `make demo`."""
+    home = Path(__file__).resolve().parents[1] / ".dispatcher"
+    was_there = home.exists()
+    yield
+    assert was_there or not home.exists(), f"a test has made {home}"
+
+
 @pytest.fixture(autouse=True)
 def _logs_as_they_were() -> Iterator[None]:
     """Undo `logs.configure`: what one test set up must not swallow what the next one looks for."""

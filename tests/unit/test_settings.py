@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,8 +31,8 @@ def refusals(settings: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("settings", [SENDGRID, TWILIO, SMTP, SENDGRID | TWILIO])
-def test_a_provider_with_all_it_needs_is_made(settings: dict[str, Any]) -> None:
-    loaded = load_settings(**settings)
+def test_a_provider_with_all_it_needs_is_made(settings: dict[str, Any], tmp_path: Path) -> None:
+    loaded = load_settings(**settings, home=tmp_path)
     providers = providers_for(loaded)
 
     assert not loaded.sandbox_only
