@@ -1,4 +1,4 @@
-"""The ledger: every record of dispatcher/tables.py, and what the database itself refuses.
+"""The ledger: every record of dispatcher/tables, and what the database itself refuses.
 
 Revision ID: 0001
 Revises:
