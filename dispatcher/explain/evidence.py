@@ -57,7 +57,9 @@ Evidence = Callable[[Case], dict[str, Any]]
 
 
 def _operator(case: Case) -> dict[str, Any]:
-    return {"engine_stopped": case.facts.run.stopped, "run": case.facts.run.state}
+    run = case.facts.run
+    drafted = run.state == "planning"  # a run that would begin now: nobody can have stopped it
+    return {"engine_stopped": run.stopped} | ({} if drafted else {"run": run.state})
 
 
 def _suppressions(case: Case) -> dict[str, Any]:

@@ -105,6 +105,10 @@ def verdict_then(past: Past) -> dict[str, Any]:
     message = past.message
     if message is None:
         return _verdict_without_a_row(past.run)
+    if message["status"] == "pending" and past.run["state"] == "paused":
+        facts = {"run": "paused"}
+        gates = _gates(Reason.OPERATOR, "defer", None, facts)
+        return {"verdict": "defer", "reason": Reason.OPERATOR, "until": None, "facts": facts, "gates": gates}
     deferred = message["deferred_reason"] if message["status"] == "pending" else None
     reason = deferred or message["reason"]
     verdict = "defer" if deferred else "skip" if message["status"] in ("skipped", "cancelled") else "send"

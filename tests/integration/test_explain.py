@@ -314,7 +314,11 @@ def test_a_paused_run_says_what_lets_it_go_on(shop: Engine, ask: Any) -> None:
         runs.pause(connection, run_id, by="test")
 
     assert "paused the run, until somebody runs dispatcher campaign resume" in ask("agreed")["ledger_sentence"]
-    assert ask("agreed", run=run_id)["sentence"] == ask("agreed")["ledger_sentence"]
+    found = ask("agreed", run=run_id)
+    assert found["sentence"] == ask("agreed")["ledger_sentence"]
+    assert (found["verdict"], found["reason"], found["until"]) == ("defer", "OPERATOR", None)
+    assert gate(found, "OPERATOR")["facts"] == {"run": "paused"}
+    assert gate(found["today"], "OPERATOR")["facts"] == {"engine_stopped": False}, "a run of today would be a new one"
 
 
 def test_a_run_that_is_not_planned_yet_has_them_in_its_audience(shop: Engine, ask: Any) -> None:
