@@ -21,6 +21,7 @@ from sqlalchemy import Connection, text
 from dispatcher import interests
 from dispatcher.clock import read_now
 from dispatcher.contacts import ensure_contacts
+from dispatcher.contacts.names import spellings
 from dispatcher.db import copy_rows
 from dispatcher.errors import DispatcherError
 from dispatcher.keys import KeyRing
@@ -135,7 +136,8 @@ def record_events(
     the caller commits, so give at most 500 contacts' worth.  Items of new orders join the interest scores.
     """
     external_ids = sorted({event.contact for event in events})
-    created = len(external_ids) - connection.execute(_KNOWN, {"external_ids": external_ids}).scalar_one()
+    known = connection.execute(_KNOWN, {"external_ids": list(spellings(key_ring, external_ids))}).scalar_one()
+    created = len(external_ids) - known
     made = ensure_contacts(connection, key_ring, external_ids)
     meetings = meetings_of(connection, key_ring, events)
     while True:

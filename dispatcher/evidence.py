@@ -5,7 +5,7 @@ Personal data are opened, so whoever asks is in the audit.  All instants are RFC
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -31,7 +31,7 @@ def gather(connection: Connection, key_ring: KeyRing, contact: str, *, by: str) 
     family = connection.execute(_FAMILY, {"id": contact_id}).all()
     now = clock.read_now(connection)
     person = _who(connection, key_ring, contact_id)
-    events = connection.execute(_EVENTS, {"ids": [row.id for row in family], "client": opt_in.CLIENT}).all()
+    events = pieces_of(connection, key_ring, [row.id for row in family], person)
     audit.record(connection, by, "consent.export", str(contact_id), {"events": len(events)})
     ids = {"ids": [row.id for row in family]}
     return {
@@ -40,10 +40,21 @@ def gather(connection: Connection, key_ring: KeyRing, contact: str, *, by: str) 
         "contact": person,
         "chain": _chain(connection),
         "states": [_state(one, now) for one in consent.state_of(connection, contact_id)],
-        "events": [_event(connection, key_ring, row, person) for row in events],
+        "events": events,
         "suppressions": [_plain(row) for row in connection.execute(_SUPPRESSIONS, ids)],
         "unsubscribes": [_plain(row) for row in connection.execute(_UNSUBSCRIBES, ids)],
     }
+
+
+def pieces_of(
+    connection: Connection, key_ring: KeyRing, contact_ids: Sequence[int], person: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return every piece of evidence on these contacts in its order, opened; plain JSON.
+
+    `person`: their `email`, `phone`, `email_hash` and `sms_hash` today, so that a piece can name its address.
+    """
+    rows = connection.execute(_EVENTS, {"ids": list(contact_ids), "client": opt_in.CLIENT}).all()
+    return [_event(connection, key_ring, row, person) for row in rows]
 
 
 def to_html(gathered: Mapping[str, Any]) -> str:

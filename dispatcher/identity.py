@@ -45,8 +45,8 @@ def merge(connection: Connection, key_ring: KeyRing, one_id: int, other_id: int,
     _bury(connection, survivor, loser)
     interests.combine(connection, survivor=survivor_id, loser=loser_id)
     _move_messages(connection, key_ring, survivor, loser, now)
-    consent.settle_merge(connection, key_ring, survivor_id, loser_id, source=f"merge with {loser.external_id}", now=now)
-    audit.record(connection, by, "contact.merge", survivor.external_id, {"loser": loser.external_id})
+    consent.settle_merge(connection, key_ring, survivor_id, loser_id, source=f"merge with contact {loser_id}", now=now)
+    audit.record(connection, by, "contact.merge", f"contact {survivor_id}", {"loser": loser_id})
     return survivor_id
 
 

@@ -220,12 +220,12 @@ def _hold_contact(connection: Connection, external_id: str) -> Row[Any]:
         with connection.begin_nested() as look:
             contact = connection.execute(
                 text(
-                    "SELECT id, data_key, merged_into, email_address_id AS email, sms_address_id AS sms "
+                    "SELECT id, data_key, merged_into, erased_at, email_address_id AS email, sms_address_id AS sms "
                     "FROM contact WHERE id = :id FOR SHARE"
                 ),
                 {"id": contact_id},
             ).one()
-            if contact.merged_into is None and contact.data_key is not None:
+            if contact.merged_into is None and contact.erased_at is None:
                 return contact
             look.rollback()  # a tombstone is let go before its survivor, the lower id, is held: contacts by id
         contact_id = contact.merged_into

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 
 from dispatcher import clock
 from dispatcher.addresses import BadAddress, normal_email
+from dispatcher.contacts.names import spellings
 from dispatcher.errors import NotFound, Refused
 from dispatcher.keys import KeyRing
 from dispatcher.locks import lock_addresses, lock_contacts
@@ -18,7 +19,7 @@ from dispatcher.personal import Personal, open_personal
 # A merge moves aliases and shortens chains of tombstones, so one step leads to the survivor.
 _BY_ALIAS = text("""
     SELECT COALESCE(c.merged_into, c.id) FROM contact_alias a JOIN contact c ON c.id = a.contact_id
-    WHERE a.external_id = :external_id
+    WHERE a.external_id = ANY(:spellings) ORDER BY a.external_id = :wanted DESC LIMIT 1
 """)
 _BY_EMAIL = text("""
     SELECT c.id FROM address a JOIN contact c ON c.email_address_id = a.id
@@ -38,7 +39,7 @@ def find_contact(connection: Connection, key_ring: KeyRing, wanted: str, *, sugg
 
     `suggest`: the error names a similar external id, for whoever may see everybody's.
     """
-    contact_id = connection.scalar(_BY_ALIAS, {"external_id": wanted})
+    contact_id = connection.scalar(_BY_ALIAS, {"wanted": wanted, "spellings": list(spellings(key_ring, [wanted]))})
     if contact_id is None and "@" in wanted:
         contact_id = _find_by_email(connection, key_ring, wanted)
         if contact_id is None:

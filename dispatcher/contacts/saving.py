@@ -16,6 +16,7 @@ from sqlalchemy import Connection, text
 
 from dispatcher import consent, identity
 from dispatcher.addresses import ensure_addresses
+from dispatcher.contacts.names import spellings
 from dispatcher.contacts.rows import (
     PLAIN_FIELDS,
     Contact,
@@ -113,7 +114,7 @@ class _Page:
 
     def _find(self, given: Sequence[Particulars]) -> tuple[dict[str, int], set[int]]:
         """Return which of the external ids are known, and everybody these or the e-mail addresses belong to."""
-        aliases = _read_aliases(self._connection, [one.external_id for one in given])
+        aliases = _read_aliases(self._connection, self._key_ring, [one.external_id for one in given])
         holders = self._connection.scalars(
             text("SELECT id FROM contact WHERE email_address_id = ANY(:ids) AND merged_into IS NULL"),
             {"ids": [i for (channel, _), i in self._address_ids.items() if channel == "email"]},
@@ -261,7 +262,7 @@ _KNOWN = text("""
 def ensure_contacts(connection: Connection, key_ring: KeyRing, external_ids: Collection[str]) -> dict[str, int]:
     """Return the contact of each external id, making bare ones for those that nobody knows yet."""
     wanted = sorted(set(external_ids))
-    known = _read_aliases(connection, wanted)
+    known = _read_aliases(connection, key_ring, wanted)
     missing = [external_id for external_id in wanted if external_id not in known]
     if not missing:
         return known
@@ -269,9 +270,11 @@ def ensure_contacts(connection: Connection, key_ring: KeyRing, external_ids: Col
     made = connection.scalars(_MAKE_BARE, {"external_ids": missing, "data_keys": data_keys}).all()
     connection.execute(_MAKE_ALIASES, {"ids": made})
     connection.execute(_DROP_NAMELESS, {"ids": made})
-    return _read_aliases(connection, wanted)
+    return _read_aliases(connection, key_ring, wanted)
 
 
-def _read_aliases(connection: Connection, external_ids: list[str]) -> dict[str, int]:
-    rows = connection.execute(_KNOWN, {"external_ids": external_ids})
-    return {row.external_id: row.contact_id for row in rows}
+def _read_aliases(connection: Connection, key_ring: KeyRing, external_ids: list[str]) -> dict[str, int]:
+    """Return the contact of each external id that is known, those of the erased included."""
+    known = spellings(key_ring, external_ids)
+    rows = connection.execute(_KNOWN, {"external_ids": list(known)})
+    return {known[row.external_id]: row.contact_id for row in rows}

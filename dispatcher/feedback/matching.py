@@ -22,12 +22,13 @@ class Match:
     contact_id: int | None = None
     data_key: bytes | None = None
     address_id: int | None = None
+    erased: bool = False  #: whoever had the address was erased: nothing readable of them is kept
     flaw: str | None = None
 
 
 OTHER_ADDRESS = "it went to another address"
 
-_COLUMNS = "m.id, m.status, m.contact_id, m.address_id, a.hash, c.data_key"
+_COLUMNS = "m.id, m.status, m.contact_id, m.address_id, a.hash, c.data_key, c.erased_at IS NOT NULL AS erased"
 _BY_ID = text(f"""
 SELECT {_COLUMNS} FROM message m JOIN contact c ON c.id = m.contact_id LEFT JOIN address a ON a.id = m.address_id
 WHERE m.id = ANY(:ids)
@@ -41,7 +42,9 @@ JOIN message m ON m.address_id = a.id AND m.authorised_at IS NOT NULL AND m.prov
 JOIN contact c ON c.id = m.contact_id ORDER BY x.number, m.id
 """)  # noqa: S608 - constants
 _ADDRESSES = text("""
-SELECT x.number, a.id FROM unnest(CAST(:numbers AS int[]), CAST(:channels AS text[]), CAST(:hashes AS bytea[]))
+SELECT x.number, a.id,
+       EXISTS (SELECT FROM suppression s WHERE s.address_id = a.id AND s.reason = 'erasure') AS erased
+FROM unnest(CAST(:numbers AS int[]), CAST(:channels AS text[]), CAST(:hashes AS bytea[]))
     AS x(number, channel, hash)
 JOIN address a ON a.channel = x.channel AND a.hash = x.hash
 """)
@@ -73,7 +76,7 @@ def _told(found: Match, strange: bool) -> Match:
 
 def _match(row: Row[Any]) -> Match:
     data_key = None if row.data_key is None else bytes(row.data_key)
-    return Match(row.id, row.status, row.contact_id, data_key, row.address_id)
+    return Match(row.id, row.status, row.contact_id, data_key, row.address_id, row.erased)
 
 
 def _by_ref(
@@ -102,4 +105,4 @@ def _by_address(
     if wanted:
         numbers, channels, some = (list(column) for column in zip(*wanted, strict=True))
         for row in connection.execute(_ADDRESSES, {"numbers": numbers, "channels": channels, "hashes": some}):
-            found[row.number] = Match(address_id=row.id)
+            found[row.number] = Match(address_id=row.id, erased=row.erased)

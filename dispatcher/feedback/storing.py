@@ -51,6 +51,8 @@ class Sealer:
 
     def seal(self, event: Event) -> tuple[bytes | None, bytes | None]:
         """Return (wrapped key, sealed event); neither for a person who was erased."""
+        if event.match.erased:
+            return None, None
         if event.match.contact_id is None:
             data_key, wrapped = self.key_ring.new_data_key()
             return wrapped, _seal(data_key, event.report.raw)

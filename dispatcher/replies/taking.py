@@ -94,11 +94,12 @@ def _hear(
         after_advertising=_last_was_marketing(connection, address_id), opt_in_asked=_asked(connection, people),
     )  # fmt: skip
     contact_id = people[0] if people else None  # of several at one number the lowest gets its messages
-    data_key, sealed = _seal(connection, key_ring, heard, contact_id)
+    erased = contact_id is None and _is_erased(connection, address_id)
+    data_key, sealed = (None, None) if erased else _seal(connection, key_ring, heard, contact_id)
     reply_id = connection.scalar(
         _KEEP,
         {"source": heard.source, "sid": heard.sid, "address": address_id, "contact": contact_id, "reading": reading,
-         "received_at": heard.received_at, "review": "open" if reading is Reading.ASKS_TO_STOP else None,
+         "received_at": heard.received_at, "review": "open" if reading is Reading.ASKS_TO_STOP and not erased else None,
          "data_key": data_key, "sealed": sealed},
     )  # fmt: skip
     if reply_id is None:
@@ -126,6 +127,11 @@ def _seal(
         return None, key_ring.open_data_key(bytes(wrapped)).seal(raw)
     data_key, own = key_ring.new_data_key()
     return own, data_key.seal(raw)
+
+
+def _is_erased(connection: Connection, address_id: int) -> bool:
+    """Whether who had the number was erased: what they text is heeded, and nothing readable of it is kept."""
+    return any(one.reason == "erasure" for one in suppression.suppressions_of(connection, address_id))
 
 
 def _last_was_marketing(connection: Connection, address_id: int) -> bool:

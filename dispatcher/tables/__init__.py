@@ -18,6 +18,7 @@ from dispatcher.tables.events import event, event_item, interest
 from dispatcher.tables.feedback import feedback, feedback_inbox, reply
 from dispatcher.tables.messages import AUTHORISED, MAY_HAVE_LEFT, OPEN, TROUBLE, attempt, batch, lane, message
 from dispatcher.tables.people import address, contact, contact_alias, suppression
+from dispatcher.tables.rights import audit_head, audit_link, erasure
 
 __all__ = [
     "AUTHORISED",
@@ -32,6 +33,8 @@ __all__ = [
     "attempt",
     "audience_page",
     "audit",
+    "audit_head",
+    "audit_link",
     "batch",
     "campaign",
     "consent",
@@ -40,6 +43,7 @@ __all__ = [
     "contact",
     "contact_alias",
     "engine",
+    "erasure",
     "event",
     "event_item",
     "feedback",

@@ -8,6 +8,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Identity,
+    Index,
     Integer,
     Interval,
     LargeBinary,
@@ -71,4 +72,6 @@ audit = Table(
     Column("action", Text, nullable=False),
     Column("subject", Text, nullable=False),
     Column("details", JSONB, nullable=False, server_default=text("'{}'")),
+    Index(None, "action", "id"),
+    Index(None, "subject", "id"),
 )
