@@ -51,6 +51,7 @@ def apply(connection: Connection, workspace: Workspace, *, by: str) -> list[Chan
         if change.action != "unchanged":
             audit.record(connection, by, f"{change.kind}.{change.action}", change.name, {})
     if any(change.action != "unchanged" for change in changes):
+        connection.execute(text("UPDATE campaign SET fire_retry_at = NULL WHERE fire_retry_at IS NOT NULL"))
         db.notify(connection, "campaign")
     return changes
 
@@ -157,7 +158,8 @@ def _apply_campaigns(connection: Connection, workspace: Workspace) -> list[Chang
     for name, row in sorted(current.items()):
         if row.active:
             connection.execute(
-                text("UPDATE campaign SET active = false, next_fire_at = NULL WHERE id = :id"), {"id": row.id}
+                text("UPDATE campaign SET active = false, next_fire_at = NULL, fire_error = NULL WHERE id = :id"),
+                {"id": row.id},
             )
             changes.append(Change("campaign", name, "retired"))
     return changes
@@ -178,7 +180,8 @@ def _apply_campaign(connection: Connection, campaign: Campaign, row: Any, now: d
             INSERT INTO campaign (name, definition, fires_after, next_fire_at)
             VALUES (:name, CAST(:definition AS jsonb), :after, :next)
             ON CONFLICT (name) DO UPDATE SET definition = excluded.definition, version = campaign.version + 1,
-                active = true, fires_after = excluded.fires_after, next_fire_at = excluded.next_fire_at"""),
+                active = true, fires_after = excluded.fires_after, next_fire_at = excluded.next_fire_at,
+                fire_error = NULL, fire_failures = 0, fire_failed_at = NULL, fire_retry_at = NULL"""),
         {"name": campaign.name, "definition": _json(wanted), "after": after, "next": next_fire_at},
     )
     note = _next_fire(next_fire_at)

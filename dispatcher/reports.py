@@ -158,7 +158,7 @@ def list_campaigns(connection: Connection) -> list[dict[str, Any]]:
     """Return the applied campaigns by name, with when each fires next and how its last run stands."""
     rows = connection.execute(
         text("""
-            SELECT c.name, c.definition, c.version, c.next_fire_at, r.created_at, r.state
+            SELECT c.name, c.definition, c.version, c.next_fire_at, c.fire_error, c.fire_failed_at, r.created_at, r.state
             FROM campaign c LEFT JOIN LATERAL (
                 SELECT created_at, state FROM run WHERE campaign_id = c.id ORDER BY created_at DESC, id DESC LIMIT 1
             ) r ON true
@@ -173,6 +173,8 @@ def list_campaigns(connection: Connection) -> list[dict[str, Any]]:
             "template": row.definition["template"],
             "schedule": _schedule(row.definition["schedule"]),
             "next_fire_at": row.next_fire_at,
+            "not_fired_since": row.fire_failed_at,
+            "not_fired_because": row.fire_error,
             "last_run_at": row.created_at,
             "last_run_state": row.state,
         }

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 import structlog
 from cronsim import CronSim
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from dispatcher import clock
 from dispatcher.definitions import Campaign, Schedule
@@ -29,6 +30,9 @@ FARTHEST_EAST = timezone(timedelta(hours=14))
 MOST_MISSED_RECORDED = 10
 #: One call fires at most so many occurrences of one campaign; the next tick goes on.
 MOST_FIRED_AT_ONCE = 10
+
+#: A campaign that cannot be fired is tried again after 1, 2, 4 ... seconds, and then every so often.
+LONGEST_PUT_OFF = timedelta(minutes=5)
 
 _LONGEST_FOLD = timedelta(hours=25)
 
@@ -118,13 +122,25 @@ def _nominal_times_backwards(schedule: Schedule, until: datetime) -> Iterator[da
 
 _DUE = text(
     "SELECT campaign.id FROM campaign, engine "
-    "WHERE active AND next_fire_at <= clock_timestamp() + clock_offset ORDER BY next_fire_at"
+    "WHERE active AND next_fire_at <= clock_timestamp() + clock_offset "
+    "AND (fire_retry_at IS NULL OR fire_retry_at <= clock_timestamp()) ORDER BY next_fire_at"
 )
 _TAKE = text(
     "SELECT id, name, definition, fires_after, next_fire_at FROM campaign "
     "WHERE id = :id AND active AND next_fire_at IS NOT NULL FOR UPDATE SKIP LOCKED"
 )
-_ADVANCE = text("UPDATE campaign SET fires_after = :fires_after, next_fire_at = :next_fire_at WHERE id = :id")
+_ADVANCE = text(
+    "UPDATE campaign SET fires_after = :fires_after, next_fire_at = :next_fire_at, fire_error = NULL, "
+    "fire_failures = 0, fire_failed_at = NULL, fire_retry_at = NULL WHERE id = :id"
+)
+_PUT_OFF = text("""
+UPDATE campaign c SET fire_error = CAST(:error AS text), fire_failures = LEAST(c.fire_failures + 1, 1000),
+    fire_failed_at = COALESCE(c.fire_failed_at, clock_timestamp() + (SELECT clock_offset FROM engine)),
+    fire_retry_at = clock_timestamp() + LEAST(interval '1 s' * power(2, LEAST(c.fire_failures, 15)), :longest)
+FROM (SELECT id, name, fire_error FROM campaign WHERE id = :id FOR UPDATE) AS before
+WHERE c.id = before.id
+RETURNING before.name, before.fire_error IS DISTINCT FROM CAST(:error AS text) AS is_news, c.fire_failures
+""")
 
 
 def fire_due(database: Engine) -> list[UUID]:
@@ -140,10 +156,24 @@ def fire_due(database: Engine) -> list[UUID]:
         try:
             fired += _fire_campaign(database, campaign_id)
         except DispatcherError as error:  # the others' time has come, too
-            log.error("campaign.not_fired", campaign_id=campaign_id, error=str(error))
+            _put_off(database, campaign_id, str(error))
         except Exception as error:  # a definition or a segment that breaks is no reason either
-            log.error("campaign.not_fired", campaign_id=campaign_id, error=type(error).__name__)
+            _put_off(database, campaign_id, type(error).__name__)
     return fired
+
+
+def _put_off(database: Engine, campaign_id: int, error: str) -> None:
+    """Write why the campaign could not be fired, and try again later; said once, not every second."""
+    try:
+        with database.begin() as connection:
+            row = connection.execute(_PUT_OFF, {"id": campaign_id, "error": error, "longest": LONGEST_PUT_OFF}).one()
+    except (OperationalError, InterfaceError):  # the database is away: then nothing else is fired either
+        log.error("campaign.not_fired", campaign_id=campaign_id, error=error)
+        return
+    if row.is_news:
+        log.error("campaign.not_fired", campaign=row.name, error=error)
+    else:
+        log.debug("campaign.not_fired", campaign=row.name, error=error, failures=row.fire_failures)
 
 
 def _fire_campaign(database: Engine, campaign_id: int) -> list[UUID]:

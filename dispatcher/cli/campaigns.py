@@ -43,6 +43,10 @@ def list_(as_json: door.AsJson = False) -> None:
         return
     columns = ("campaign", "channel", "segment", "schedule", "next_fire_at", "last_run_at", "last_run_state")
     door.print_table(columns, [[campaign[column] for column in columns] for campaign in campaigns])
+    for campaign in campaigns:
+        if campaign["not_fired_because"]:
+            since = f"{campaign['not_fired_since']:%Y-%m-%d %H:%M} UTC"
+            print(f"{campaign['campaign']} is due and cannot be fired since {since}: {campaign['not_fired_because']}")
 
 
 def simulate(

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dispatcher.tables.base import BASES, CHANNELS, CLASSES, metadata, order_seq
 from dispatcher.tables.campaigns import audience_page, campaign, flow_exit, run, segment, template, trigger
 from dispatcher.tables.consents import consent, consent_event, consent_head, unsubscribe
-from dispatcher.tables.engine import api_key, audit, engine, worker
+from dispatcher.tables.engine import api_key, audit, engine, figure, worker
 from dispatcher.tables.events import event, event_item, interest
 from dispatcher.tables.feedback import feedback, feedback_inbox, reply
 from dispatcher.tables.messages import AUTHORISED, MAY_HAVE_LEFT, OPEN, TROUBLE, attempt, batch, lane, message
@@ -48,6 +48,7 @@ __all__ = [
     "event_item",
     "feedback",
     "feedback_inbox",
+    "figure",
     "flow_exit",
     "interest",
     "lane",

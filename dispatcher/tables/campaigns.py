@@ -52,6 +52,10 @@ campaign = Table(
     Column("active", Boolean, nullable=False, server_default=text("true")),
     instant("fires_after"),  # only occurrences later than this count: the last edit or the last fire
     instant("next_fire_at"),
+    Column("fire_error", Text),  # why the clock could not fire what is due, until it could
+    Column("fire_failures", Integer, nullable=False, server_default=text("0")),
+    instant("fire_failed_at"),  # the first time, in engine time
+    instant("fire_retry_at"),  # by the database's own clock
     Index(None, "next_fire_at", postgresql_where=text("next_fire_at IS NOT NULL")),
 )
 

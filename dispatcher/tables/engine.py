@@ -7,6 +7,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    Double,
     Identity,
     Index,
     Integer,
@@ -74,4 +75,15 @@ audit = Table(
     Column("details", JSONB, nullable=False, server_default=text("'{}'")),
     Index(None, "action", "id"),
     Index(None, "subject", "id"),
+)
+
+# What processes have counted for /metrics and no row of the ledger says: each adds to it every few seconds, in the order
+# of the key.  Sums only rise, whoever dies.
+figure = Table(
+    "figure",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("labels", ARRAY(Text), primary_key=True),
+    Column("value", Double, nullable=False, server_default=text("0")),
+    postgresql_with={"fillfactor": 50},  # rows are changed in place
 )

@@ -12,10 +12,12 @@ import orjson
 import pytest
 from small_workspace import write_workspace
 from sqlalchemy import Engine, text
+from structlog.testing import capture_logs
 
 from dispatcher.apply import apply
 from dispatcher.definitions import Campaign
-from dispatcher.schedules import MOST_FIRED_AT_ONCE, MOST_MISSED_RECORDED, fire_due
+from dispatcher.reports import list_campaigns
+from dispatcher.schedules import LONGEST_PUT_OFF, MOST_FIRED_AT_ONCE, MOST_MISSED_RECORDED, fire_due
 from dispatcher.workspace import read_workspace
 
 
@@ -140,6 +142,59 @@ def test_a_campaign_that_cannot_fire_does_not_hold_up_the_others(shop: Engine) -
     fire_due(shop)
 
     assert {run.name for run in runs(shop)} == {"hello"}
+
+
+def campaign(database: Engine, name: str) -> dict[str, Any]:
+    with database.connect() as connection:
+        return next(row for row in list_campaigns(connection) if row["campaign"] == name)
+
+
+def test_a_campaign_that_cannot_fire_says_so_once_and_is_tried_again_more_and_more_rarely(shop: Engine) -> None:
+    schedule(shop, EVERY_MINUTE, fires_after=whole_minute(now(shop)) - timedelta(seconds=1))
+    with shop.begin() as connection:
+        connection.execute(text("UPDATE campaign SET definition = jsonb_set(definition, '{segment}', '\"gone\"')"))
+
+    waits: list[float] = []
+    with capture_logs() as logs:
+        for _ in range(12):
+            fire_due(shop)
+            fire_due(shop)  # not its time yet: nothing happens
+            with shop.begin() as connection:
+                row = connection.execute(
+                    text(
+                        "UPDATE campaign SET fire_retry_at = clock_timestamp() WHERE name = 'christmas' "
+                        "RETURNING fire_failures, (SELECT extract(epoch FROM c.fire_retry_at - clock_timestamp()) "
+                        "FROM campaign c WHERE c.name = 'christmas')"
+                    )
+                ).one()
+            waits.append(float(row[1]))
+    loud = [line for line in logs if line["event"] == "campaign.not_fired" and line["log_level"] == "error"]
+
+    assert row.fire_failures == 12
+    assert [round(wait) for wait in waits[:5]] == [1, 2, 4, 8, 16]
+    assert 290 < waits[-1] <= LONGEST_PUT_OFF.total_seconds()
+    assert len(loud) == 1
+    assert "gone" in loud[0]["error"]
+    assert campaign(shop, "christmas")["not_fired_because"] == loud[0]["error"]
+    assert campaign(shop, "christmas")["not_fired_since"] is not None
+    assert campaign(shop, "hello")["not_fired_because"] is None
+
+
+def test_a_campaign_that_can_fire_again_is_taken_off_the_list(shop: Engine, tmp_path: Path) -> None:
+    schedule(shop, EVERY_MINUTE, fires_after=whole_minute(now(shop)) - timedelta(seconds=1))
+    with shop.begin() as connection:
+        connection.execute(text("DELETE FROM segment WHERE name = 'fans'"))
+    assert fire_due(shop) == []
+
+    with shop.begin() as connection:  # mended: no need to wait for the next try
+        apply(connection, read_workspace(tmp_path / "workspace"), by="test")
+        connection.execute(text("UPDATE campaign SET next_fire_at = fires_after"))
+        schedule_again = connection.scalar(text("SELECT fire_retry_at FROM campaign WHERE name = 'christmas'"))
+    assert schedule_again is None
+    schedule(shop, EVERY_MINUTE, fires_after=whole_minute(now(shop)) - timedelta(seconds=1))
+    assert len(fire_due(shop)) >= 1
+
+    assert campaign(shop, "christmas")["not_fired_because"] is None
 
 
 def test_two_clocks_that_race_fire_once(shop: Engine) -> None:
