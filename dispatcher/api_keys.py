@@ -31,6 +31,7 @@ SCOPES = {
     "consents:write": "ask for, grant and withdraw consent (POST /v1/contacts/{external_id}/consents)",
     "runs:read": "see the figures of a run (GET /v1/runs/{id})",
     "campaigns:read": "see what a campaign would do (POST /v1/campaigns/{name}/simulate)",
+    "metrics:read": "read the figures for monitoring (GET /metrics) from another machine",
     "explain:read": "ask why a contact would or would not get a campaign (GET /v1/explain)",
 }
 

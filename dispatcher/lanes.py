@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any, get_args
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from dispatcher.definitions import LaneName, Rate
 
@@ -20,6 +21,29 @@ class Grant:
 
     count: int
     next_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class LaneState:
+    """How a lane stands."""
+
+    name: str
+    rate_per_second: float | None  #: as configured; None: as fast as the provider takes it
+    burst: int
+    rests: timedelta  #: for how much longer nothing of it is authorised; zero: it is at work
+
+
+def read_states(connection: Connection, now: datetime) -> list[LaneState]:
+    """Return every lane's state, also of those nobody has set anything for, by name."""
+    rows = {row.name: row for row in connection.execute(text("SELECT * FROM lane"))}
+    return [_state(name, rows.get(name), now) for name in sorted(get_args(LaneName))]
+
+
+def _state(name: str, row: Row[Any] | None, now: datetime) -> LaneState:
+    if row is None:
+        return LaneState(name, None, 1, timedelta(0))
+    rests = max(row.paused_until - now, timedelta(0)) if row.paused_until is not None else timedelta(0)
+    return LaneState(name, row.rate_per_second, row.burst, rests)
 
 
 def set_rates(connection: Connection, rates: Mapping[LaneName, Rate]) -> None:

@@ -158,7 +158,8 @@ def list_campaigns(connection: Connection) -> list[dict[str, Any]]:
     """Return the applied campaigns by name, with when each fires next and how its last run stands."""
     rows = connection.execute(
         text("""
-            SELECT c.name, c.definition, c.version, c.next_fire_at, c.fire_error, c.fire_failed_at, r.created_at, r.state
+            SELECT c.name, c.definition, c.version, c.next_fire_at, c.fire_error, c.fire_failed_at,
+                   r.created_at, r.state
             FROM campaign c LEFT JOIN LATERAL (
                 SELECT created_at, state FROM run WHERE campaign_id = c.id ORDER BY created_at DESC, id DESC LIMIT 1
             ) r ON true

@@ -6,7 +6,7 @@ No database session is open while a provider is talked to.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from threading import Event
@@ -19,11 +19,13 @@ from sqlalchemy import Connection, Engine, Row, text
 from dispatcher import clock, db, identity, lanes, outranked, suppression
 from dispatcher.authorise import LEASE, Authorised, Candidate, Claim, authorise
 from dispatcher.errors import DispatcherError
+from dispatcher.figures import Figures
 from dispatcher.gates import Reason
 from dispatcher.locks import lock_contacts, lock_pending_of
 from dispatcher.providers.protocol import (
     Accepted,
     Envelope,
+    NotSent,
     Provider,
     Receipt,
     Rejected,
@@ -48,6 +50,7 @@ class Hands:
     providers: dict[str, Provider]  #: by channel
     worker_id: UUID
     stopping: Event
+    figures: Figures = field(default_factory=Figures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +160,9 @@ def _send_slice(hands: Hands, claim: Claim, provider: Provider, rendered: list[R
     ]
     if not going:
         return 0
+    began = boot_seconds()
     receipts = _hand_over(provider, going, authorised)
+    _count(hands.figures, claim.lane, provider.name, boot_seconds() - began, receipts)
     message_ids = [envelope.message_id for envelope in going]
     settle(hands.database, hands.worker_id, message_ids, receipts, authorised.moment)
     _suppress(hands.database, {e.message_id: r.suppress for e, r in zip(going, receipts, strict=True)
@@ -175,6 +180,18 @@ def _hand_over(provider: Provider, going: list[Envelope], authorised: Authorised
     except Exception as error:  # a provider that breaks has told us nothing: every message of the slice is in doubt
         log.exception("provider.broke", provider=provider.name, error=type(error).__name__)
         return [Unknown(f"the provider code failed: {type(error).__name__}", boot_seconds()) for _ in going]
+
+
+#: What a receipt is called in the figures.
+OUTCOMES: dict[type[Receipt], str] = {
+    Accepted: "accepted", Rejected: "rejected", RetryAfter: "retry_after", NotSent: "not_sent", Unknown: "unknown",
+}  # fmt: skip
+
+
+def _count(figures: Figures, lane: str, provider: str, seconds: float, receipts: list[Receipt]) -> None:
+    figures.time("handover_seconds", lane, provider, seconds=seconds)
+    for receipt in receipts:
+        figures.count("receipts", lane, provider, OUTCOMES[type(receipt)])
 
 
 def _rest(database: Engine, lane: str, provider: Provider, receipts: list[Receipt]) -> None:

@@ -10,6 +10,7 @@ import structlog
 from dramatiq import Worker
 from dramatiq.brokers.redis import RedisBroker
 
+from dispatcher import figures
 from dispatcher.providers import providers_for
 from dispatcher.registration import Registration, heartbeat, register, unregister
 from dispatcher.rendering import Sender
@@ -65,6 +66,7 @@ def serve(runtime: Runtime, group: str) -> int:
         if not any(thread.is_alive() for thread in worker.workers):
             for provider in hands().providers.values():
                 provider.close()
+            figures.hand_in(runtime.database, hands().figures)
             unregister(runtime.database, registration)
         log.info("worker.stopped", worker=str(registration.worker_id))
 
@@ -90,6 +92,7 @@ def _watch(runtime: Runtime, registration: Registration, worker: Worker, stoppin
             os._exit(1)
         try:
             heartbeat(runtime.database, registration)
+            figures.hand_in(runtime.database, hands().figures)
         except Exception as error:  # the database may be away for a while; work waits, we stay
             log.warning("worker.heartbeat_failed", error=type(error).__name__)
     return 0

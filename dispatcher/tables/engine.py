@@ -77,8 +77,8 @@ audit = Table(
     Index(None, "subject", "id"),
 )
 
-# What processes have counted for /metrics and no row of the ledger says: each adds to it every few seconds, in the order
-# of the key.  Sums only rise, whoever dies.
+# What processes have counted for /metrics and no row of the ledger says: each adds to it every few seconds, in the
+# order of the key.  Sums only rise, whoever dies.
 figure = Table(
     "figure",
     metadata,

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from sqlalchemy.exc import SQLAlchemyError
 
-from dispatcher import unsubscribe
+from dispatcher import figures, unsubscribe
 from dispatcher.runtime import Runtime
-from dispatcher.web import api, api_consents, api_events, health, hooks, links, opt_ins, sandbox
+from dispatcher.web import api, api_consents, api_events, health, hooks, links, metrics, opt_ins, sandbox
 from dispatcher.web.guard import Guard
 from dispatcher.web.problems import add_problems
-from dispatcher.web.room import open_room
+from dispatcher.web.room import Room, in_thread, open_room
 
 
 def create_app(runtime: Runtime, *, wait: timedelta = unsubscribe.LONGEST_WAIT) -> FastAPI:
@@ -23,7 +27,8 @@ def create_app(runtime: Runtime, *, wait: timedelta = unsubscribe.LONGEST_WAIT) 
         docs_url=None,  # these would load scripts from elsewhere; the description itself is at /openapi.json
         redoc_url=None,
         redirect_slashes=False,
-        routes=[*links.ROUTES, *opt_ins.ROUTES, *hooks.ROUTES, *health.ROUTES, *sandbox.ROUTES],
+        lifespan=_counting,
+        routes=[*links.ROUTES, *opt_ins.ROUTES, *hooks.ROUTES, *health.ROUTES, *metrics.ROUTES, *sandbox.ROUTES],
     )
     app.include_router(api.router)
     app.include_router(api_consents.router)
@@ -32,3 +37,23 @@ def create_app(runtime: Runtime, *, wait: timedelta = unsubscribe.LONGEST_WAIT) 
     add_problems(app)
     app.state.room = open_room(runtime, wait=wait)
     return app
+
+
+@asynccontextmanager
+async def _counting(app: FastAPI) -> AsyncIterator[None]:
+    """Hand in what this room has counted, every few seconds and at its end."""
+    task = asyncio.create_task(_hand_in_often(app.state.room))
+    yield
+    task.cancel()
+    await _hand_in(app.state.room)
+
+
+async def _hand_in_often(room: Room) -> None:
+    while True:
+        await asyncio.sleep(figures.HAND_IN_SECONDS)
+        await _hand_in(room)
+
+
+async def _hand_in(room: Room) -> None:
+    with suppress(SQLAlchemyError):  # the database is away: it is kept for the next time
+        await in_thread(room.pools.health, lambda: figures.hand_in(room.database, room.figures))

@@ -1,4 +1,5 @@
-"""What surrounds every request: its id, a limit on its body, safe headers on the answer, one line in the log.
+"""What surrounds every request: its id, a limit on its body, safe headers on the answer, one line in the log,
+one more in the figures.
 
 The line names the route, never the path: a path holds a token, and a token is a person's way out.
 """
@@ -101,10 +102,13 @@ class _Answer:
         log.error("http.broke", error=type(error).__name__, where=where, request_id=self.request_id)
 
     def log(self) -> None:
+        route = _route_of(self._scope)
+        if "app" in self._scope:
+            self._scope["app"].state.room.figures.count("http_requests", route, str(self._status or 0))
         log.info(
             "http.request",
             method=self._scope["method"] if self._scope["method"].isalpha() else "?",
-            route=_route_of(self._scope),
+            route=route,
             status=self._status,
             milliseconds=round((time.perf_counter() - self._began) * 1000, 1),
             request_id=self.request_id,

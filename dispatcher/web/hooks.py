@@ -34,7 +34,7 @@ async def sendgrid(request: Request) -> Response:
         request.headers.get("x-twilio-email-event-webhook-timestamp", ""),
         body,
     ):
-        return _refused()
+        return _refused(room, "sendgrid")
     await in_thread(room.pools.hooks, lambda: _store(room, "sendgrid", request, body))
     return Response(status_code=HTTPStatus.OK)
 
@@ -43,7 +43,7 @@ async def twilio_status(request: Request) -> Response:
     """What became of one text.  204 once it is stored."""
     room, body = room_of(request), await request.body()
     if not _is_from_twilio(room, request, body):
-        return _refused()
+        return _refused(room, "twilio.status")
     await in_thread(room.pools.hooks, lambda: _store(room, "twilio.status", request, body))
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
@@ -52,13 +52,14 @@ async def twilio_inbound(request: Request) -> Response:
     """Somebody texted to us.  Whoever says stop is heard before the answer; what fails is stored and done later."""
     room, body = room_of(request), await request.body()
     if not _is_from_twilio(room, request, body):
-        return _refused()
+        return _refused(room, "twilio.inbound")
     number = await in_thread(room.pools.hooks, lambda: _store(room, "twilio.inbound", request, body))
     await in_thread(room.pools.hooks, lambda: _hear(room, number))
     return Response(_NO_ANSWER, media_type="text/xml")
 
 
-def _refused() -> Response:
+def _refused(room: Room, source: str) -> Response:
+    room.figures.count("webhook_signature_failures", source)
     return problem(HTTPStatus.FORBIDDEN, "the signature is missing or wrong")
 
 

@@ -15,7 +15,9 @@ from starlette.requests import HTTPConnection
 
 from dispatcher import unsubscribe
 from dispatcher.feedback.signatures import read_sendgrid_key
+from dispatcher.figures import Figures
 from dispatcher.keys import KeyRing
+from dispatcher.metrics import Metrics
 from dispatcher.runtime import Runtime
 from dispatcher.tokens import OptInTokens, UnsubscribeTokens
 
@@ -52,7 +54,10 @@ class Room:
     public_url: str
     sendgrid_webhook_key: str | None
     twilio_auth_token: str | None
+    sandbox_only: bool
     outbox: Path | None  #: the sandbox's, while there is nothing but the sandbox
+    figures: Figures
+    metrics: Metrics
     pools: Pools = field(default_factory=Pools)
 
 
@@ -60,6 +65,7 @@ def open_room(runtime: Runtime, *, wait: timedelta = unsubscribe.LONGEST_WAIT) -
     settings = runtime.settings
     if settings.sendgrid_webhook_key:
         read_sendgrid_key(settings.sendgrid_webhook_key)  # a wrong one is told now, not with the first event
+    figures = Figures()
     return Room(
         database=runtime.database,
         broker_url=runtime.broker_url,
@@ -70,7 +76,10 @@ def open_room(runtime: Runtime, *, wait: timedelta = unsubscribe.LONGEST_WAIT) -
         public_url=settings.public_url,
         sendgrid_webhook_key=settings.sendgrid_webhook_key,
         twilio_auth_token=settings.twilio_auth_token.get_secret_value() if settings.twilio_auth_token else None,
+        sandbox_only=settings.sandbox_only,
         outbox=settings.home / "sandbox" / "outbox.jsonl" if settings.sandbox_only else None,
+        figures=figures,
+        metrics=Metrics(runtime.database, figures),
     )
 
 

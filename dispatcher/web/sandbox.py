@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import ipaddress
 from collections.abc import Iterator
 from functools import cache
 from http import HTTPStatus
@@ -23,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from dispatcher.web.local import asked_from_here
 from dispatcher.web.room import in_thread, room_of
 
 MOST_SHOWN = 100
@@ -91,22 +91,9 @@ def _lines_from_the_end(path: Path) -> Iterator[bytes]:
 
 def _outbox_for(request: Request) -> Path:
     outbox = room_of(request).outbox
-    if outbox is None or not (request.client and _is_loopback(request.client.host)) or not _is_our_name(request):
+    if outbox is None or not asked_from_here(request):
         raise HTTPException(HTTPStatus.NOT_FOUND)
     return outbox
-
-
-def _is_our_name(request: Request) -> bool:
-    """Whether the browser asked for this machine: a page elsewhere whose name points here would be let in otherwise."""
-    name = request.url.hostname or ""
-    return name == "localhost" or _is_loopback(name)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _page(name: str, **context: Any) -> Response:
