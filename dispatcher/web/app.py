@@ -56,4 +56,4 @@ async def _hand_in_often(room: Room) -> None:
 
 async def _hand_in(room: Room) -> None:
     with suppress(SQLAlchemyError):  # the database is away: it is kept for the next time
-        await in_thread(room.pools.health, lambda: figures.hand_in(room.database, room.figures))
+        await in_thread(room.pools.metrics, lambda: figures.hand_in(room.database, room.figures))

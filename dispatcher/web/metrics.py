@@ -23,9 +23,9 @@ async def metrics(request: Request) -> Response:
     room = room_of(request)
     if not (room.sandbox_only and asked_from_here(request)):
         sent = request.headers.get("authorization", "")
-        await in_thread(room.pools.health, lambda: _authenticate(room, sent))
+        await in_thread(room.pools.metrics, lambda: _authenticate(room, sent))
     accept = request.headers.get("accept", "")
-    content, content_type = await in_thread(room.pools.health, lambda: room.metrics.scrape(accept))
+    content, content_type = await in_thread(room.pools.metrics, lambda: room.metrics.scrape(accept))
     return Response(content, headers={"Content-Type": content_type})
 
 

@@ -20,6 +20,7 @@ from dispatcher.keys import KeyRing
 from dispatcher.metrics import Metrics
 from dispatcher.runtime import Runtime
 from dispatcher.tokens import OptInTokens, UnsubscribeTokens
+from dispatcher.web.health import Health
 
 T = TypeVar("T")
 
@@ -33,14 +34,15 @@ class Pools:
     """
 
     withdrawals: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(10))
-    looks: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
+    looks: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(3))
     pages: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
     api: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(7))
     simulations: CapacityLimiter = field(
         default_factory=lambda: CapacityLimiter(1)
     )  # seconds long, and busy all the time
     hooks: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(2))
-    health: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(2))
+    health: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(2))  # one for the database, one not
+    metrics: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))  # and one counts in the background
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +60,15 @@ class Room:
     outbox: Path | None  #: the sandbox's, while there is nothing but the sandbox
     figures: Figures
     metrics: Metrics
-    pools: Pools = field(default_factory=Pools)
+    health: Health
+    pools: Pools
 
 
 def open_room(runtime: Runtime, *, wait: timedelta = unsubscribe.LONGEST_WAIT) -> Room:
     settings = runtime.settings
     if settings.sendgrid_webhook_key:
         read_sendgrid_key(settings.sendgrid_webhook_key)  # a wrong one is told now, not with the first event
-    figures = Figures()
+    figures, pools = Figures(), Pools()
     return Room(
         database=runtime.database,
         broker_url=runtime.broker_url,
@@ -80,6 +83,8 @@ def open_room(runtime: Runtime, *, wait: timedelta = unsubscribe.LONGEST_WAIT) -
         outbox=settings.home / "sandbox" / "outbox.jsonl" if settings.sandbox_only else None,
         figures=figures,
         metrics=Metrics(runtime.database, figures),
+        health=Health(runtime.database, runtime.broker_url, pools.health),
+        pools=pools,
     )
 
 

@@ -339,9 +339,13 @@ def test_ready_says_what_is_missing(database: Engine, web: Web) -> None:
     assert answer.status == 503
     checks = answer.json["checks"]
     assert (checks["database"]["ok"], checks["broker"]["ok"], checks["clock"]["ok"]) == (True, False, False)
+    assert checks["broker"]["reason"] == "does not answer"
+    assert "no clock is running" in checks["clock"]["reason"]
 
     add_clock(database, 11)
-    assert web.ask("GET", "/readyz").json["checks"]["clock"]["ok"] is False
+    clock = web.ask("GET", "/readyz").json["checks"]["clock"]
+    assert clock["ok"] is False
+    assert "no clock has beaten for 11" in clock["reason"]
     add_clock(database, 1)
     assert web.ask("GET", "/readyz").json["checks"]["clock"]["ok"] is True
 
@@ -360,6 +364,36 @@ def test_ready_tells_how_long_the_oldest_message_waits(database: Engine, web: We
         )
 
     assert 90 <= web.ask("GET", "/readyz").json["checks"]["backlog"]["oldest_due_seconds_ago"] < 120
+
+
+def test_not_ready_when_nobody_takes_up_what_is_due_unless_all_is_stopped(database: Engine, web: Web) -> None:
+    def wait_for(seconds: int) -> None:
+        with database.begin() as connection:
+            connection.execute(
+                text("UPDATE message SET due_at = clock_timestamp() - make_interval(secs => :seconds)"),
+                {"seconds": seconds},
+            )
+
+    def backlog() -> dict[str, Any]:
+        checks: dict[str, dict[str, Any]] = web.ask("GET", "/readyz").json["checks"]
+        return checks["backlog"]
+
+    with database.begin() as connection:
+        contact_id = connection.execute(text("SELECT id FROM contact")).scalar_one()
+        add_message(connection, contact_id, None, run_id=add_run(connection))
+    wait_for(280)
+    assert backlog()["ok"] is True
+    wait_for(310)
+    assert backlog()["ok"] is False
+    assert "is a control worker running?" in backlog()["reason"]
+
+    with database.begin() as connection:
+        connection.execute(text("UPDATE engine SET stopped_at = clock_timestamp()"))
+    assert backlog()["ok"] is True
+    with database.begin() as connection:
+        connection.execute(text("UPDATE engine SET stopped_at = NULL"))
+        connection.execute(text("UPDATE run SET state = 'paused'"))
+    assert backlog() == {"ok": True, "oldest_due_seconds_ago": None}
 
 
 def test_ready_is_200_when_everything_is_there(
