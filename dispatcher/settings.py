@@ -65,6 +65,7 @@ class Settings(BaseSettings):
     twilio_messaging_service_sid: str | None = Field(default=None, validate_default=True)
     twilio_url: str | None = None  #: instead of https://api.twilio.com
     smtp_url: SecretStr | None = Field(default=None, validate_default=True)  #: smtps://user:password@host:465
+    dkim_selectors: str | None = None  #: comma-separated; under which mails are signed, for `doctor` to look at
     from_email: str | None = None  #: instead of shop.from_email
     postal_address: str | None = None  #: instead of shop.postal_address
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -122,6 +123,13 @@ class Settings(BaseSettings):
             raise ValueError("has a port that is no number") from None
         if parts.scheme == "smtp" and parts.username and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
             raise ValueError("would send its password in clear: write smtp+starttls:// or smtps://")
+        return value
+
+    @field_validator("dkim_selectors")
+    @classmethod
+    def _are_labels(cls, value: str | None) -> str | None:
+        if value and re.fullmatch(r"[A-Za-z0-9._-]+(?:\s*,\s*[A-Za-z0-9._-]+)*", value.strip()) is None:
+            raise ValueError("must be selectors like s1,s2")
         return value
 
     @field_validator("sendgrid_url", "twilio_url")

@@ -61,20 +61,38 @@ def print_verification(report: Report) -> None:
             door.say(f"{result.name}: {result.note}")
 
 
-def doctor(as_json: door.AsJson = False) -> None:
-    """Look at everything this installation needs, and say what to do about what is missing.
+def doctor(
+    offline: Annotated[bool, typer.Option("--offline", help="Leave out what is asked over the network.")] = False,
+    mail: Annotated[
+        Path | None,
+        typer.Option("--mail", metavar="FILE", help="Look at a mail you received instead (.eml): is it signed right?"),
+    ] = None,
+    nameserver: Annotated[
+        str | None, typer.Option("--nameserver", metavar="ADDRESS[:PORT]", help="Ask this one instead of your own.")
+    ] = None,
+    as_json: door.AsJson = False,
+) -> None:
+    """Look at everything this house needs, here and as the world sees it, and say what to do about what is not right.
+
+    SPF, DKIM, DMARC and MX of the sender, the public address over TLS, providers' credentials, servers, keys, clocks.
 
     Example: dispatcher doctor
+
+    A mail you received: dispatcher doctor --mail received.eml
     """
     from dataclasses import asdict
 
-    from dispatcher.doctor import examine
+    from dispatcher.doctor import examine, examine_mail
 
-    checks = examine()
+    if mail is not None:
+        checks = examine_mail(mail, offline=offline, nameserver=nameserver)
+    else:
+        checks = examine(offline=offline, nameserver=nameserver)
     if as_json:
         door.print_json([asdict(check) for check in checks])
     else:
-        door.print_table(("", "check", "found"), [(check.verdict, check.name, check.detail) for check in checks])
+        rows = [(one.verdict, one.name, f"{one.detail}: {one.to_do}" if one.to_do else one.detail) for one in checks]
+        door.print_table(("", "check", "found"), rows)
     if any(check.verdict == "wrong" for check in checks):
         raise typer.Exit(1)
 

@@ -117,6 +117,16 @@ Receipt = Accepted | Rejected | RetryAfter | NotSent | Unknown
 PAST_DEADLINE = "past the send deadline"
 
 
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a provider says of our account when it is asked without anything to send."""
+
+    ok: bool | None  #: None: it did not say
+    detail: str  #: nothing secret
+    to_do: str = ""
+    ahead: timedelta | None = None  #: by how much the provider's clock is ahead of this machine's, to the second
+
+
 class Provider(Protocol):
     name: str
     slice_size: int  #: how many messages one authorisation should carry: what one kill may leave in doubt
@@ -127,6 +137,10 @@ class Provider(Protocol):
         Right before the first byte of each, `boot_seconds() < deadline` must hold; past it the receipt is NotSent.
         How many calls that takes, and how many of them at once, is the provider's affair.  Called by several threads.
         """
+        ...
+
+    def probe(self, seconds: float) -> list[Probe]:
+        """Ask whether our account works, within about so many seconds; nothing is sent and nothing changed."""
         ...
 
     def close(self) -> None:

@@ -19,7 +19,17 @@ from uuid import UUID
 import orjson
 
 from dispatcher.doubt import Sighting
-from dispatcher.providers.protocol import Accepted, Envelope, Moment, NotSent, Receipt, Rejected, Unknown, boot_seconds
+from dispatcher.providers.protocol import (
+    Accepted,
+    Envelope,
+    Moment,
+    NotSent,
+    Probe,
+    Receipt,
+    Rejected,
+    Unknown,
+    boot_seconds,
+)
 
 
 class Sandbox:
@@ -45,6 +55,9 @@ class Sandbox:
             return [self._accept(envelope, descriptor, faults, moment, deadline) for envelope in slice_]
         finally:
             os.close(descriptor)
+
+    def probe(self, seconds: float) -> list[Probe]:  # noqa: ARG002 - there is nobody to ask
+        return [Probe(ok=True, detail="the sandbox reaches nobody")]
 
     def look_up(self, message_ids: Iterable[UUID]) -> list[Sighting]:
         """Return which of these messages stand in the outbox.  What it has read once, it does not read again."""

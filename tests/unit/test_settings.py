@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.doctor import _check_settings
+from dispatcher.doctor.installation import check_settings
 from dispatcher.errors import InvalidDefinition
 from dispatcher.providers import providers_for
 from dispatcher.rooms import environment_of
@@ -111,7 +111,7 @@ def test_rooms_get_exactly_these_settings() -> None:
 
 def test_the_doctor_looks_at_a_key_that_would_travel_in_clear() -> None:
     def looked_at(url: str) -> list[str]:
-        checks = _check_settings(load_settings(**SENDGRID | {"sendgrid_url": url}))
+        checks = check_settings(load_settings(**SENDGRID | {"sendgrid_url": url}))
         return [check.detail for check in checks if check.verdict == "look" and "in clear" in check.detail]
 
     assert len(looked_at("http://proxy.internal:8080")) == 1

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from dispatcher.providers.http import Http, Request
-from dispatcher.providers.protocol import Accepted, Envelope, Moment, Receipt, Rejected
+from dispatcher.providers.protocol import Accepted, Envelope, Moment, Probe, Receipt, Rejected
 from dispatcher.providers.sendgrid.answers import Refused, meaning
 from dispatcher.providers.sendgrid.drafts import MOST_PEOPLE, Draft, drafts_of
+from dispatcher.providers.sendgrid.probing import probe
 
 DEFAULT_URL = "https://api.sendgrid.com"
 DEFAULT_SLICE = 250  #: what one lost answer may leave in doubt
@@ -21,6 +22,7 @@ class SendGrid:
 
     def __init__(self, http: Http, *, api_key: str, url: str = DEFAULT_URL, slice_size: int = DEFAULT_SLICE) -> None:
         self._http = http
+        self._place = url
         self._url = f"{url}/v3/mail/send"
         self._headers = {"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"}
         self.slice_size = min(slice_size, MOST_PEOPLE)
@@ -39,6 +41,9 @@ class SendGrid:
             for draft, exchange in zip(drafts, self._http.post(requests, deadline), strict=True):
                 work.note(draft, meaning(exchange))
         return [work.receipts[envelope.message_id] for envelope in slice_]
+
+    def probe(self, seconds: float) -> list[Probe]:
+        return probe(self._place, self._headers, seconds)
 
     def close(self) -> None:
         self._http.close()

@@ -17,12 +17,14 @@ from dispatcher.providers.protocol import (
     Envelope,
     Moment,
     NotSent,
+    Probe,
     Receipt,
     Rejected,
     RetryAfter,
     Unknown,
 )
 from dispatcher.providers.twilio.codes import CODES, Refusal, Wait
+from dispatcher.providers.twilio.probing import probe
 
 DEFAULT_URL = "https://api.twilio.com"
 _LONGEST_VALIDITY = 36_000  #: seconds; Twilio's own, and its default
@@ -45,6 +47,7 @@ class Twilio:
         url: str = DEFAULT_URL,
     ) -> None:
         self._http = http
+        self._place, self._account = url, account_sid
         self._url = f"{url}/2010-04-01/Accounts/{account_sid}/Messages.json"
         self._service = messaging_service_sid
         self._callback = f"{public_url}/hooks/twilio/status?dispatcher_message_id="
@@ -60,6 +63,9 @@ class Twilio:
                 left = len(slice_) - len(receipts)
                 return receipts + [enough if isinstance(enough, RetryAfter) else NotSent(_words(enough))] * left
         return receipts
+
+    def probe(self, seconds: float) -> list[Probe]:
+        return probe(self._place, self._account, self._service, self._headers, seconds)
 
     def close(self) -> None:
         self._http.close()
