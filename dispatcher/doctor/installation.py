@@ -15,6 +15,7 @@ from dispatcher import clock, lanes, schema
 from dispatcher.contact_windows import coverage
 from dispatcher.doctor.check import Check, Verdict
 from dispatcher.feedback import inbox
+from dispatcher.keys import parse_secret_keys
 from dispatcher.places import TZDATA_VERSION
 from dispatcher.registration import prove
 from dispatcher.reports import list_campaigns
@@ -69,14 +70,16 @@ def _webhooks(settings: Settings) -> Iterator[Check]:
 
 def _key_file(settings: Settings) -> Iterator[Check]:
     if settings.secret_keys is not None:
-        yield Check("secret keys", "ok", "from the environment; a backup of the database needs them too")
+        number = _keys(len(parse_secret_keys(settings.secret_keys.get_secret_value())))
+        yield Check("secret keys", "ok", f"{number} from the environment; a backup of the database needs them too")
         return
     path = settings.home / "secret_keys"
     if not path.exists():
         return
     about, folder = path.stat(), settings.home.stat()
     made = datetime.fromtimestamp(about.st_mtime, UTC)
-    shown = f"{path}, mode {about.st_mode & 0o777:o}, of {made:%Y-%m-%d}"
+    number = _keys(len(path.read_text(encoding="ascii").split()))
+    shown = f"{number} in {path}, mode {about.st_mode & 0o777:o}, of {made:%Y-%m-%d}"
     if folder.st_mode & 0o022:
         detail = f"{shown}; others may write in {settings.home}, and so put another file in its place"
         yield Check("secret keys", "wrong", detail, f"chmod go-w {settings.home}")
@@ -84,6 +87,10 @@ def _key_file(settings: Settings) -> Iterator[Check]:
         yield Check("secret keys", "wrong", f"{shown}: others can read it", f"chmod 600 {path}")
     else:
         yield Check("secret keys", "ok", f"{shown}; a backup of the database needs it too")
+
+
+def _keys(number: int) -> str:
+    return "1 key" if number == 1 else f"{number} keys, the newest first,"
 
 
 def _disk(settings: Settings) -> Check:

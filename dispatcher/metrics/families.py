@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
+from typing import get_args
 
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
@@ -15,6 +16,7 @@ from prometheus_client.metrics_core import (
 )
 
 from dispatcher import schema
+from dispatcher.feedback.inbox import Source
 from dispatcher.figures import BOUNDS, Key
 from dispatcher.metrics.counted import Count
 from dispatcher.metrics.state import State
@@ -160,12 +162,17 @@ _COUNTED = (
     ("http_requests", "Requests the web rooms answered, by route.", ("route", "status")),
     ("webhook_signature_failures", "Requests of providers whose signature was missing or wrong.", ("source",)),
 )
+#: What is there before it was ever counted: an alert sees no increase from nothing to one.
+_AT_FIRST: dict[str, dict[tuple[str, ...], float]] = {
+    "webhook_signature_failures": {(source,): 0 for source in get_args(Source)},
+}
 
 
 def of_figures(sums: Mapping[Key, float]) -> Iterator[Metric]:
     """What the processes of the house have counted, all together since the beginning."""
     for name, says, labels in _COUNTED:
-        yield _counter(name, says, labels, {key: value for (of, key), value in sums.items() if of == name})
+        at_first = _AT_FIRST.get(name, {})
+        yield _counter(name, says, labels, at_first | {key: value for (of, key), value in sums.items() if of == name})
     family = HistogramMetricFamily(
         "dispatcher_handover_seconds", "How long a provider took for one slice of messages.",
         labels=["lane", "provider"],
