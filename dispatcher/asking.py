@@ -60,7 +60,7 @@ def ask(
         asked_at = datetime.fromtimestamp((began + time.time()) / 2, UTC)
         return Answered(response.status, found, content, asked_at, ends_at)
     except ssl.SSLCertVerificationError as error:
-        raise Unreachable(f"the certificate is not good: {error.verify_message}") from None
+        raise Unreachable(f"the certificate is not good: {error.verify_message.rstrip('.')}") from None
     except ssl.SSLError as error:
         raise Unreachable(f"no TLS there ({error.reason or 'it failed'})") from None
     except TimeoutError:

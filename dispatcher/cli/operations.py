@@ -91,7 +91,7 @@ def doctor(
     if as_json:
         door.print_json([asdict(check) for check in checks])
     else:
-        rows = [(one.verdict, one.name, f"{one.detail}: {one.to_do}" if one.to_do else one.detail) for one in checks]
+        rows = [(one.verdict, one.name, f"{one.detail} → {one.to_do}" if one.to_do else one.detail) for one in checks]
         door.print_table(("", "check", "found"), rows)
     if any(check.verdict == "wrong" for check in checks):
         raise typer.Exit(1)

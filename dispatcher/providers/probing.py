@@ -20,8 +20,11 @@ def ask_account(
     ahead = said.dated - said.asked_at if said.dated is not None else None
     if said.status == 200:
         return said, Probe(ok=True, detail=f"{what} knows our account", ahead=_rounded(ahead))
-    if said.status in (401, 403, 404):
+    if said.status in (401, 404):
         return None, Probe(False, f"{what} refuses our credentials ({said.status})", refused, _rounded(ahead))
+    if said.status == 403:  # they are known, but may not ask this
+        to_do = "dispatcher template send tries them with one mail to yourself"
+        return None, Probe(None, f"{what} does not tell us about our account (403)", to_do, _rounded(ahead))
     return None, Probe(None, f"{what} answers {said.status}", "look at its status page", _rounded(ahead))
 
 

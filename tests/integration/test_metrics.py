@@ -16,6 +16,7 @@ from ledger_rows import wait_until
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, create_engine, text
+from test_monitoring_examples import NAME, names_of, queries
 from web_server import Web, serving
 
 from dispatcher import api_keys, figures, lanes
@@ -272,6 +273,13 @@ def test_names_are_as_prometheus_wants_them_and_labels_are_few(web: Web) -> None
 
     assert set().union(*(found for name, found in labels.items() if name != "dispatcher_build_info")) <= allowed
     assert (answer.header("Content-Type") or "").startswith("text/plain; version=")
+
+
+def test_the_examples_name_nothing_that_a_scrape_does_not_have(web: Web) -> None:
+    page = web.ask("GET", "/metrics").text
+    there = set().union(*(names_of(family) for family in text_string_to_metric_families(page)))
+
+    assert {name for query in queries() for name in NAME.findall(query)} <= there
 
 
 def test_openmetrics_is_given_to_whoever_asks_for_it(web: Web) -> None:

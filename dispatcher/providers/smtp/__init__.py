@@ -67,7 +67,7 @@ class Smtp:
             said = f"{server} refuses us at its {refused.stage}: {refused.reply.code}"
             return [Probe(ok=False, detail=said, to_do="correct user, password or scheme of DISPATCHER_SMTP_URL")]
         except ssl.SSLCertVerificationError as error:
-            said = f"{server}: the certificate is not good: {error.verify_message}"
+            said = f"{server}: the certificate is not good: {error.verify_message.rstrip('.')}"
             return [
                 Probe(ok=False, detail=said, to_do="name the server in DISPATCHER_SMTP_URL as its certificate does")
             ]
