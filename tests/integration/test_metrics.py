@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from ledger import Ledger, SmallShop, make_ledger
 from ledger_rows import wait_until
+from monitoring import NAME, names_of, queries
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, create_engine, text
-from test_monitoring_examples import NAME, names_of, queries
 from web_server import Web, serving
 
 from dispatcher import api_keys, figures, lanes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from monitoring import DASHBOARD, FOLDER, NAME, RULES, names_of, queries
 from prometheus_client.metrics_core import Metric
 from test_docs import anchors
 
@@ -20,14 +19,6 @@ from dispatcher.metrics.counted import Count
 from dispatcher.metrics.state import State
 
 ROOT = Path(__file__).resolve().parents[2]
-MONITORING = ROOT / "examples" / "monitoring"
-RULES = [
-    rule
-    for group in yaml.safe_load((MONITORING / "alerts.yaml").read_text(encoding="utf-8"))["groups"]
-    for rule in group["rules"]
-]
-DASHBOARD: dict[str, Any] = json.loads((MONITORING / "dashboard.json").read_text(encoding="utf-8"))
-NAME = re.compile(r"\b(?:dispatcher|process)_[a-z_]+\b")
 
 
 def exported() -> Iterator[Metric]:
@@ -41,18 +32,7 @@ def exported() -> Iterator[Metric]:
     yield from families.of_count(Count())
 
 
-def names_of(family: Metric) -> set[str]:
-    endings = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "info": ("_info",)}
-    return {f"{family.name}{ending}" for ending in endings.get(family.type, ("",))}
-
-
 EXPORTED = set().union(*(names_of(family) for family in exported()))
-
-
-def queries() -> Iterator[str]:
-    yield from (rule["expr"] for rule in RULES)
-    for panel in DASHBOARD["panels"]:
-        yield from (target["expr"] for target in panel.get("targets", ()))
 
 
 def test_every_metric_that_is_named_is_exported() -> None:
@@ -126,5 +106,5 @@ def test_prometheus_own_tool_finds_the_rules_right() -> None:
     if promtool is None:
         pytest.skip("promtool is not on this machine (apt: prometheus)")
     for command in (["check", "rules", "alerts.yaml"], ["test", "rules", "alerts.test.yaml"]):
-        done = subprocess.run([promtool, *command], cwd=MONITORING, capture_output=True, text=True, check=False)
+        done = subprocess.run([promtool, *command], cwd=FOLDER, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
