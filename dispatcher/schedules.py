@@ -166,9 +166,13 @@ def _put_off(database: Engine, campaign_id: int, error: str) -> None:
     """Write why the campaign could not be fired, and try again later; said once, not every second."""
     try:
         with database.begin() as connection:
-            row = connection.execute(_PUT_OFF, {"id": campaign_id, "error": error, "longest": LONGEST_PUT_OFF}).one()
+            row = connection.execute(
+                _PUT_OFF, {"id": campaign_id, "error": error, "longest": LONGEST_PUT_OFF}
+            ).one_or_none()
     except (OperationalError, InterfaceError):  # the database is away: then nothing else is fired either
         log.error("campaign.not_fired", campaign_id=campaign_id, error=error)
+        return
+    if row is None:  # it was taken away meanwhile
         return
     if row.is_news:
         log.error("campaign.not_fired", campaign=row.name, error=error)

@@ -262,7 +262,11 @@ def _rooms(connection: Connection) -> Check:
     living = [row.kind for row in rows if prove(row) != "dead"]
     if not living:
         return Check("rooms", "look", "no clock and no worker is running", "dispatcher up starts them")
-    return Check("rooms", "ok", ", ".join(f"{living.count(kind)} {kind}" for kind in sorted(set(living))))
+    shown = ", ".join(f"{living.count(kind)} {kind}" for kind in sorted(set(living)))
+    missing = [kind for kind in ("scheduler", "control", "transactional", "marketing") if kind not in living]
+    if missing:
+        return Check("rooms", "look", f"{shown}; no {', no '.join(missing)}", "dispatcher up starts one of each")
+    return Check("rooms", "ok", shown)
 
 
 def _lost(connection: Connection) -> Check:

@@ -117,11 +117,13 @@ def _add_network(spf: Spf, value: str) -> None:
 
 
 def _add_hosts(names: Names, spf: Spf, kind: str, value: str, domain: str) -> None:
-    host, _, _prefix = value.partition("/")
-    host = host or domain
+    host, _, prefixes = value.partition("/")
+    host, (wide, _, long) = host or domain, prefixes.partition("//")
+    lengths = {4: wide or "32", 6: long or "128"}
     hosts = [exchange for _, exchange in names.mail_servers(host) if exchange] if kind == "mx" else [host]
     for one in hosts[:10]:
-        spf.networks += [ipaddress.ip_network(address) for address in names.addresses(one)]
+        for address in map(ipaddress.ip_address, names.addresses(one)):
+            _add_network(spf, f"{address}/{lengths[address.version]}")
 
 
 _NAME = "SPF"

@@ -91,6 +91,19 @@ def test_a_redirect_brings_its_own_end_and_does_not_count_beside_all(dns: NameSe
     assert spf.read_spf(names(dns), SHOP).end == "-"
 
 
+def test_hosts_are_looked_up_with_the_length_of_their_network(dns: NameServer) -> None:
+    dns.records[SHOP, "MX"] = ["10 in.shop.test."]
+    dns.records["in.shop.test", "A"] = ["192.0.2.7"]
+    dns.records["in.shop.test", "AAAA"] = ["2001:db8::7"]
+    dns.text(SHOP, "v=spf1 mx/24//64 -all")
+    found = spf.read_spf(names(dns), SHOP)
+    assert [found.allows(address) for address in ("192.0.2.200", "2001:db8::1", "192.0.3.7")] == [True, True, False]
+
+    dns.text(SHOP, "v=spf1 a:in.shop.test -all")
+    found = spf.read_spf(names(dns), SHOP)
+    assert [found.allows(address) for address in ("192.0.2.7", "192.0.2.200")] == [True, False]
+
+
 def test_what_is_broken_is_named(dns: NameServer) -> None:
     assert one(spf_of(dns, "v=spf1 include:nowhere.test -all"), "include:nowhere.test has no SPF record") == "wrong"
     assert one(spf_of(dns, "v=spf1 ip4:300.1.1.1 -all"), "300.1.1.1 is no network") == "wrong"
