@@ -116,6 +116,10 @@ def _judge_record(names: Names, dmarc: Dmarc, place: str) -> Iterator[Check]:
             f"pct={dmarc.tags['pct']}: the policy holds for a part only, or for none",
             "take pct out; t=y says what is a test",
         )
+    for tag, what in (("adkim", "a signature (d=)"), ("aspf", "a return path")):
+        if dmarc.tags.get(tag, "r").lower() == "s":
+            detail = f"{tag}=s: only {what} of exactly {dmarc.domain} counts, none of a subdomain"
+            yield Check(_NAME, "look", detail, f"take {tag}=s out, unless your provider uses exactly this name")
     yield from _judge_reports(names, dmarc, place)
 
 

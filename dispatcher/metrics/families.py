@@ -16,6 +16,7 @@ from prometheus_client.metrics_core import (
 )
 
 from dispatcher import schema
+from dispatcher.definitions import LaneName
 from dispatcher.feedback.inbox import Source
 from dispatcher.figures import BOUNDS, Key
 from dispatcher.metrics.counted import Count
@@ -78,7 +79,7 @@ def of_count(count: Count) -> Iterator[Metric]:
         ("lane", "status", "reason"),
         count.messages,
     )
-    lanes = {lane: 0.0 for lane, *_ in count.messages}
+    lanes = dict.fromkeys(get_args(LaneName), 0.0)
     yield _gauge(
         "lane_due_messages",
         "Messages whose time has come, in runs that may go on, not yet sending, at the last count.",

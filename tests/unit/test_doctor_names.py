@@ -164,6 +164,8 @@ def test_policies_are_judged(dns: NameServer) -> None:
     assert list(judged(dns).values()) == ["ok"]
     dns.text(f"_dmarc.{SHOP}", f"v=DMARC1; p=reject; pct=20; rua=mailto:d@{SHOP}")
     assert one(judged(dns), "pct=20") == "look"
+    dns.text(f"_dmarc.{SHOP}", f"v=DMARC1; p=reject; aspf=s; rua=mailto:d@{SHOP}")
+    assert one(judged(dns), "only a return path of exactly shop.test counts") == "look"
     dns.text(f"_dmarc.{SHOP}", "v=DMARC1; p=everything")
     assert one(judged(dns), "no policy that is known") == "wrong"
     dns.text(f"_dmarc.{SHOP}", "v=DMARC1; p=none", "v=DMARC1; p=reject")
