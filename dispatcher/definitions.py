@@ -203,6 +203,21 @@ class InterestRules(Definition):
     half_life: Annotated[Duration, Field(ge=timedelta(hours=1))] = timedelta(days=90)
 
 
+def _host(value: Any) -> str:
+    if (
+        not isinstance(value, str)
+        or re.fullmatch(r"(?:\*\.)?[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::\d{1,5})?", value) is None
+    ):
+        raise ValueError(f"{value!r} is not a host; write it like www.shop.example, or *.shop.example for all below it")
+    return value
+
+
+class LinkRules(Definition):
+    """Where links may lead; without a list: the domain of from_email and all below it, where clicks are counted."""
+
+    allowed_hosts: tuple[Annotated[str, BeforeValidator(_host)], ...] | None = None
+
+
 LaneName = Literal["email.marketing", "email.transactional", "sms.marketing", "sms.transactional"]
 
 
@@ -228,6 +243,7 @@ class Shop(Definition):
     rates: dict[LaneName, Rate] = {}  # a lane that is left out goes as fast as its provider takes it
     topics: dict[Name, Topic] = {}
     interests: InterestRules = InterestRules()
+    links: LinkRules = LinkRules()
 
     @model_validator(mode="after")
     def _caps_are_told_apart(self) -> Shop:
@@ -293,7 +309,25 @@ def _show_percent(value: float) -> str:
     return f"{value * 100:.10g}%"
 
 
-class Campaign(Definition):
+UtmWord = Annotated[str, Field(min_length=1, max_length=100)]
+
+
+class Utm(Definition):
+    """What is added to the query of links, so that the shop's own statistics know where a visit came from."""
+
+    source: UtmWord
+    medium: UtmWord | None = None  # default: the channel
+    campaign: UtmWord | None = None  # default: the name of the campaign or trigger
+
+
+class Linked(Definition):
+    """What campaigns and triggers say of the links in their messages."""
+
+    track_clicks: StrictBool = False
+    utm: Utm | None = None
+
+
+class Campaign(Linked):
     name: Name
     channel: Channel
     topic: Name | None = None  # default: the template's
@@ -339,7 +373,7 @@ def _exits(value: Any) -> Any:
     return [value] if isinstance(value, dict) else value
 
 
-class Trigger(Definition):
+class Trigger(Linked):
     """One message for each `key` of an event, `after` it happened, unless something happens meanwhile."""
 
     name: Name

@@ -9,10 +9,11 @@ from sqlalchemy import Connection, text
 from uuid_utils.compat import uuid7
 
 from dispatcher import clock
+from dispatcher.definitions import Campaign
 from dispatcher.errors import NotFound, Refused
 from dispatcher.providers.protocol import Envelope
 from dispatcher.rendering import CONTACT_COLUMNS, Renderer, Sender
-from dispatcher.runs import Run, lane_of, template_of
+from dispatcher.runs import Run, lane_of, load_campaign, template_of
 
 _ROW = """
     SELECT CAST(:id AS uuid) AS id, CAST(NULL AS text) AS client, c.{channel}_address_id AS address_id,
@@ -36,22 +37,25 @@ def channel_of(connection: Connection, name: str, wanted: str | None) -> str:
 
 
 def preview(
-    connection: Connection, sender: Sender, channel: str, name: str, contact_id: int, data: Mapping[str, Any]
-) -> Envelope:
+    connection: Connection, sender: Sender, channel: str, name: str, contact_id: int, data: Mapping[str, Any],
+    *, campaign: str | None = None,
+) -> Envelope:  # fmt: skip
     """Return the message that this contact would get now; `data` is what the shop would send along.
 
+    With `campaign`, its links are as those of that campaign; where it counts clicks, they lead nowhere yet.
     Raises a DispatcherError if it cannot be rendered, or the contact has no address on the channel.
     """
+    links_of = _campaign(connection, campaign, channel, name) if campaign else None
     template_hash, meta = template_of(connection, channel, name)
     now = clock.read_now(connection)
     run = Run(
         id=uuid7(),
         kind="standing",
         campaign_id=None,
-        name=name,
+        name=campaign or name,
         occurrence_key="preview",
         channel=channel,
-        topic=meta.topic,
+        topic=(links_of and links_of.topic) or meta.topic,
         class_=meta.class_,
         lane=lane_of(channel, meta.class_),
         priority=50,
@@ -61,7 +65,7 @@ def preview(
         state="running",
         started_by=None,
         planned_at=None,
-        campaign=None,
+        campaign=links_of,
     )
     wrapped = connection.scalar(text("SELECT data_key FROM contact WHERE id = :id"), {"id": contact_id})
     sealed = sender.key_ring.open_data_key(wrapped).seal(dict(data)) if wrapped and data else None
@@ -72,3 +76,10 @@ def preview(
         {"id": uuid7(), "data": sealed, "contact": contact_id},
     ).one()
     return renderer.envelope(row)
+
+
+def _campaign(connection: Connection, campaign: str, channel: str, template: str) -> Campaign:
+    _, found = load_campaign(connection, campaign)
+    if (found.channel, found.template) != (channel, template):
+        raise Refused(f"campaign {campaign} sends {found.channel}/{found.template}, not {channel}/{template}")
+    return found

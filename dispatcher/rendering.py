@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection, Row
 
-from dispatcher import opt_in
+from dispatcher import clicks, opt_in
 from dispatcher.content import message_context
 from dispatcher.definitions import Shop, ShopIdentity, Topic
 from dispatcher.errors import Refused
@@ -18,7 +20,7 @@ from dispatcher.mail import headers_for
 from dispatcher.providers.protocol import Envelope
 from dispatcher.runs import Run
 from dispatcher.shop import load_shop
-from dispatcher.tokens import OptInTokens, UnsubscribeTokens, WayOut, opt_in_url, unsubscribe_url
+from dispatcher.tokens import ClickTokens, OptInTokens, UnsubscribeTokens, WayOut, opt_in_url, unsubscribe_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,11 @@ class Renderer:
         self._template = load_template(connection, run.template_hash)
         self._topic = self._shop.topics.get(run.topic) if run.topic else None
         self._interests: dict[int, list[str]] = {}
+        self._links = clicks.writer_for(
+            run, self._template, self._shop, sender.public_url, ClickTokens(sender.key_ring)
+        )
+        self._tracked: dict[UUID, int] = {}
+        self._personal_links: dict[UUID, bytes] = {}
 
     @property
     def urgent(self) -> bool:
@@ -67,6 +74,16 @@ class Renderer:
         """Read what the template asks about these contacts, in one query for all."""
         if "interests" in self._template.variables:
             self._interests = strongest(connection, contact_ids)
+
+    def track(self, connection: Connection, rows: Sequence[Row[Any]]) -> None:
+        """Number the messages of these rows, if their clicks are counted: to be called before they are rendered."""
+        if self._links.tokens is not None:
+            self._tracked = clicks.prepare(connection, self._run.id, self._links, rows)
+
+    def take_personal_links(self) -> dict[UUID, bytes]:
+        """Return, by message, the sealed links of what was rendered since, to be kept before any of it leaves."""
+        taken, self._personal_links = self._personal_links, {}
+        return taken
 
     def envelope(self, row: Row[Any]) -> Envelope:
         """Return the rendered, addressed message of a row with CONTACT_COLUMNS, `id`, `address_id`, `data`, `client`.
@@ -95,7 +112,9 @@ class Renderer:
             data=data,
             interests=self._interests.get(row.contact_id, ()),
         )
-        content = self._template.render(context, row.locale)
+        written = self._links.write(self._template.render(context, row.locale), self._tracked.get(row.id))
+        if written.personal:
+            self._personal_links[row.id] = clicks.seal(data_key, written.personal)
         headers: tuple[tuple[str, str], ...] = ()
         if self._run.channel == "email":
             headers = tuple(
@@ -114,7 +133,7 @@ class Renderer:
             run_id=self._run.id,
             contact=row.external_id,
             to=to,
-            content=content,
+            content=written.content,
             headers=headers,
             from_name=self._identity.name,
             from_email=self._identity.from_email,

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from dispatcher import doubt
+from dispatcher import clicks, doubt
 from dispatcher.errors import NotFound, Refused
 from dispatcher.instants import show_instant
 from dispatcher.lifecycle import Status
@@ -94,6 +94,7 @@ def run_report(connection: Connection, run_id: UUID) -> dict[str, Any]:
         "finished_at": show_instant(run.finished_at),
         "breakdown": breakdown,
         "feedback": {row.kind: row.count for row in facts},
+        "clicks": clicks.clicks_of(connection, run_id),
         "unknown": doubt.figures_of(connection, run_id),
         "brake": run.brake,
     }

@@ -16,7 +16,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Connection, Engine, Row, text
 
-from dispatcher import clock, db, identity, lanes, outranked, suppression
+from dispatcher import clicks, clock, db, identity, lanes, outranked, suppression
 from dispatcher.authorise import LEASE, Authorised, Candidate, Claim, authorise
 from dispatcher.errors import DispatcherError
 from dispatcher.figures import Figures
@@ -73,6 +73,7 @@ def send_batch(hands: Hands, batch_id: int) -> int:
         contents = connection.execute(_CONTENTS, {"run": claim.run_id, "batch": batch_id}).all()
         rows = [row for row in contents if row.merged_into is None]
         renderer.read_ahead(connection, [row.contact_id for row in rows])
+        renderer.track(connection, rows)
     handed_over = 0
     try:
         provider = hands.providers[run.channel]
@@ -82,6 +83,7 @@ def send_batch(hands: Hands, batch_id: int) -> int:
             if hands.stopping.is_set():
                 break
             rendered = [_render(renderer, row) for row in some]
+            clicks.keep(hands.database, renderer.take_personal_links())
             _write_failures(hands.database, claim, [r for r in rendered if r.failure is not None])
             handed_over += _send_slice(
                 hands, claim, provider, [r for r in rendered if r.failure is None], renderer.urgent

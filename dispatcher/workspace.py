@@ -14,10 +14,12 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from dispatcher.clicks.check import check_links
 from dispatcher.contact_windows.changes import objections_to
 from dispatcher.content import meta_of, read_template_folder
 from dispatcher.content.check import check_template
 from dispatcher.definitions import DEFAULT_CONFIRMATION, NAME, Campaign, Shop, TemplateMeta, Trigger
+from dispatcher.destinations import allowed_hosts
 from dispatcher.errors import InvalidDefinition, NotFound
 from dispatcher.settings import WORKSPACE_FILE, Settings
 from dispatcher.tables import CHANNELS
@@ -74,6 +76,7 @@ def read_workspace(folder: Path) -> Workspace:
     _check_references(reading, shop, campaigns)
     _check_confirmations(reading, shop)
     _check_triggers(reading, triggers)
+    _check_links(reading, shop, templates, [*campaigns.values(), *triggers.values()])
     if reading.findings or shop is None:
         raise InvalidDefinition(sorted(dict.fromkeys(reading.findings), key=_by_place))
     return Workspace(shop, segments, campaigns, triggers, templates, ignored, tuple(reading.warnings))
@@ -81,8 +84,11 @@ def read_workspace(folder: Path) -> Workspace:
 
 def check_templates(folder: Path, name: str | None = None) -> tuple[list[str], list[str]]:
     """Return errors and warnings of the workspace's templates, or of those called `name`."""
-    reading = _begin(folder)
-    _read_templates(reading, _read_shop(reading))
+    reading, beside = _begin(folder), _begin(folder)  # what is wrong beside the templates is for apply to say
+    shop = _read_shop(reading)
+    campaigns = _read_definitions(beside, "campaigns", Campaign)
+    senders: list[Campaign | Trigger] = [*campaigns.values(), *_read_definitions(beside, "triggers", Trigger).values()]
+    _check_links(reading, shop, _read_templates(reading, shop), senders)
     names = sorted({path.rpartition("/")[2] for path in reading.seen})
     if name is not None and name not in names:
         raise NotFound(
@@ -306,6 +312,24 @@ def _check_triggers(reading: _Reading, triggers: dict[str, Trigger]) -> None:
         _check_exists(reading, file, line, "template", f"templates/{trigger.channel}", trigger.template)
         if f"campaigns/{stem}" in reading.seen:
             reading.note(file, 1, "name", f"there is a campaign {stem}, too; explain needs them told apart")
+
+
+def _check_links(
+    reading: _Reading, shop: Shop | None, templates: Templates, senders: Iterable[Campaign | Trigger]
+) -> None:
+    """Hold links to the list of hosts: where the shop wrote one, and where somebody counts clicks."""
+    if shop is None:
+        return
+    counted: dict[tuple[str, str], str] = {
+        (each.channel, each.template): each.name for each in senders if each.track_clicks
+    }
+    for (channel, name), files in sorted(templates.items()):
+        by = counted.get((channel, name))
+        if by is None and shop.links.allowed_hosts is None:
+            continue
+        because = f"{by} counts clicks" if by else f"{WORKSPACE_FILE} says where links may lead"
+        for each in check_links(f"templates/{channel}/{name}", files, allowed_hosts(shop), because):
+            (reading.findings if each.level == "error" else reading.warnings).append(str(each))
 
 
 def _check_exists(reading: _Reading, file: str, line: int, name: str, folder: str, wanted: str) -> None:

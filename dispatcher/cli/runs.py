@@ -64,6 +64,11 @@ def print_funnel(report: dict[str, Any]) -> None:
     door.print_table(("", "status", "messages"), lines, numbers=("messages",))
     for line in _remarks(report):
         print(line)
+    if report["clicks"]:
+        clicked = [
+            (each["link"] or "links of each reader's own", each["people"], each["bots"]) for each in report["clicks"]
+        ]
+        door.print_table(("clicked", "by people", "only by bots"), clicked, numbers=("by people", "only by bots"))
 
 
 def _remarks(report: dict[str, Any]) -> list[str]:

@@ -57,6 +57,9 @@ def preview(
     data: Annotated[
         Path | None, typer.Option("--data", metavar="FILE.json", help="What the shop would send along with it.")
     ] = None,
+    campaign: Annotated[
+        str | None, typer.Option("--campaign", metavar="NAME", help="With the links as this campaign writes them.")
+    ] = None,
     html: Annotated[bool, typer.Option("--html", help="Print the HTML part and nothing else.")] = False,
     as_json: door.AsJson = False,
 ) -> None:
@@ -71,7 +74,7 @@ def preview(
     with door.transaction() as (runtime, connection):
         on = previews.channel_of(connection, name, channel)
         contact_id = find_contact(connection, runtime.key_ring, contact)
-        envelope = previews.preview(connection, sender_of(runtime), on, name, contact_id, values)
+        envelope = previews.preview(connection, sender_of(runtime), on, name, contact_id, values, campaign=campaign)
         audit.record(connection, door.actor(), "template.preview", f"{on}/{name}", {"contact": envelope.contact})
     _print_envelope(envelope, html=html, as_json=as_json)
 

@@ -26,7 +26,7 @@ _ROOM_LEFT = 0.9
 _MISSING = "is missing"
 _ONE_LINE = "has a second line; a {} is one line"
 _PLAIN_LINK = re.compile(r"""href\s*=\s*["']?http://""", re.IGNORECASE)
-_UNQUOTED = re.compile(r"<[a-z][^<>]*=\{\{", re.IGNORECASE)
+_UNQUOTED = re.compile(r"""<[a-z](?:[^<>"']|"[^"]*"|'[^']*')*?=\{\{""", re.IGNORECASE)
 _LANG = re.compile(r"<html\b[^>]*?\slang\s*=\s*[\"']([^\"'{]+)[\"']", re.IGNORECASE)
 
 

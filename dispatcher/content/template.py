@@ -6,12 +6,14 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from markupsafe import escape
 
 from dispatcher.content.context import one_line
 from dispatcher.content.folder import META, meta_of, split_name
+from dispatcher.content.links import links_in
 from dispatcher.content.locales import closest_locale, normal_locale
 from dispatcher.content.plaintext import text_of_html, text_template_of, tidy
 from dispatcher.content.samples import sample_contexts
@@ -88,6 +90,11 @@ class Template:
     def variables(self) -> frozenset[str]:
         """The top-level names the files use, like `contact` and `data`."""
         return frozenset().union(*(compiled.variables for compiled in self._compiled.values()))
+
+    @cached_property
+    def links(self) -> tuple[str, ...]:
+        """The http(s) links that stand in the files with nothing filled in, each once."""
+        return tuple(dict.fromkeys(link.url for link in links_in(self._files) if link.is_constant))
 
     def render(self, context: Mapping[str, Any], locale: str | None) -> Content:
         """Return the content in the closest language; `context` is `message_context`'s.

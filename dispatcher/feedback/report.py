@@ -67,7 +67,7 @@ class Report:
     source: str  #: sendgrid, twilio, mail ...
     channel: str
     identity: str  #: equal for the same event told twice, whatever id the teller gives it; hashed before it is stored
-    raw: Mapping[str, Any] = field(repr=False)
+    raw: Mapping[str, Any] | None = field(repr=False)  #: None: there is nothing in it that is not here
     kind: Kind | None = None  #: None: nothing that concerns a message
     event_id: str | None = None  #: the teller's own id of the event
     occurred_at: datetime | None = None  #: None: the arrival counts
@@ -77,6 +77,8 @@ class Report:
     code: str | None = None
     hard: bool | None = None  #: of a bounce: the address cannot work
     suppress: SuppressionReason | None = None
+    link: int | None = None  #: of a click on a link of ours: its number in the message
+    bot: str | None = None  #: of such a click: why it was hardly a person's
     flaw: str | None = None  #: why nothing can be made of it
 
 

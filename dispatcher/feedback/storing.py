@@ -50,8 +50,8 @@ class Sealer:
     opened: dict[bytes, DataKey] = field(default_factory=dict)
 
     def seal(self, event: Event) -> tuple[bytes | None, bytes | None]:
-        """Return (wrapped key, sealed event); neither for a person who was erased."""
-        if event.match.erased:
+        """Return (wrapped key, sealed event); neither for a person who was erased, nor for nothing."""
+        if event.match.erased or event.report.raw is None:
             return None, None
         if event.match.contact_id is None:
             data_key, wrapped = self.key_ring.new_data_key()
@@ -73,17 +73,18 @@ def _seal(data_key: DataKey, raw: Any) -> bytes:
 
 _INSERT = text("""
 INSERT INTO feedback (source, event_key, provider_event_id, kind, hard, code, message_id, contact_id, address_id,
-                      occurred_at, received_at, flaw, data_key, sealed)
+                      occurred_at, received_at, flaw, link, bot, data_key, sealed)
 SELECT * FROM unnest(
     CAST(:source AS text[]), CAST(:event_key AS bytea[]), CAST(:provider_event_id AS text[]), CAST(:kind AS text[]),
     CAST(:hard AS boolean[]), CAST(:code AS text[]), CAST(:message_id AS uuid[]), CAST(:contact_id AS bigint[]),
     CAST(:address_id AS bigint[]), CAST(:occurred_at AS timestamptz[]), CAST(:received_at AS timestamptz[]),
-    CAST(:flaw AS text[]), CAST(:data_key AS bytea[]), CAST(:sealed AS bytea[]))
+    CAST(:flaw AS text[]), CAST(:link AS smallint[]), CAST(:bot AS text[]), CAST(:data_key AS bytea[]),
+    CAST(:sealed AS bytea[]))
 ON CONFLICT DO NOTHING RETURNING event_key
 """)
 _COLUMNS = (
     "source", "event_key", "provider_event_id", "kind", "hard", "code", "message_id", "contact_id", "address_id",
-    "occurred_at", "received_at", "flaw", "data_key", "sealed",
+    "occurred_at", "received_at", "flaw", "link", "bot", "data_key", "sealed",
 )  # fmt: skip
 
 
@@ -103,7 +104,8 @@ def insert(
         occurred_at = min(report.occurred_at or received_at, now)
         rows.append(
             (report.source, event.key, plain(report.event_id), report.kind, report.hard, plain(report.code),
-             found.message_id, found.contact_id, found.address_id, occurred_at, received_at, flaw, *sealer.seal(event))
+             found.message_id, found.contact_id, found.address_id, occurred_at, received_at, flaw,
+             report.link, report.bot, *sealer.seal(event))
         )  # fmt: skip
     columns = dict(zip(_COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
     return {bytes(key) for key in connection.scalars(_INSERT, columns)}

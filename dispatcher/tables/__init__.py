@@ -16,6 +16,7 @@ from dispatcher.tables.consents import consent, consent_event, consent_head, uns
 from dispatcher.tables.engine import api_key, audit, engine, figure, worker
 from dispatcher.tables.events import event, event_item, interest
 from dispatcher.tables.feedback import feedback, feedback_inbox, reply
+from dispatcher.tables.links import run_link, tracked_message
 from dispatcher.tables.messages import AUTHORISED, MAY_HAVE_LEFT, OPEN, TROUBLE, attempt, batch, lane, message
 from dispatcher.tables.people import address, contact, contact_alias, suppression
 from dispatcher.tables.rights import audit_head, audit_link, erasure
@@ -57,9 +58,11 @@ __all__ = [
     "order_seq",
     "reply",
     "run",
+    "run_link",
     "segment",
     "suppression",
     "template",
+    "tracked_message",
     "trigger",
     "unsubscribe",
     "worker",

@@ -50,6 +50,8 @@ feedback = Table(
     Column("address_id", BigInteger),
     instant("occurred_at", required=True),
     instant("received_at", required=True),
+    Column("link", SmallInteger),  # of a click on a link of ours: its number in the message
+    Column("bot", Text),  # of such a click: why it was hardly a person's
     Column("flaw", Text),  # why it moved nothing, where it should have
     Column("data_key", LargeBinary),  # wrapped; only where there is no contact whose key would do
     Column("sealed", LargeBinary),  # the event as it came

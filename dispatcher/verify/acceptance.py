@@ -126,6 +126,11 @@ def links_are_own(found: Examination) -> None:
         JOIN person mine ON mine.id = m.contact_id LEFT JOIN person theirs ON theirs.id = t.contact_id
         WHERE theirs.root IS DISTINCT FROM mine.root OR t.topic IS DISTINCT FROM m.topic
            OR t.channel IS DISTINCT FROM m.channel OR t.address_id IS DISTINCT FROM m.address_id""")  # noqa: S608
+    found.ask("""
+        SELECT 'line ' || l.line || ': a link in message ' || l.message_id || ' counts the clicks of '
+            || COALESCE('message ' || t.message_id, 'no message')
+        FROM verify_click k JOIN verify_line l USING (line) LEFT JOIN tracked_message t ON t.id = k.tracked_id
+        WHERE t.message_id IS DISTINCT FROM l.message_id""")
 
 
 def content_is_own(found: Examination) -> None:

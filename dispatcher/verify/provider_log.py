@@ -1,7 +1,8 @@
 """The provider's own log, put beside the ledger in temporary tables so that one query can compare all of it.
 
-`verify_line` has a row per accepted message, `verify_token` one per unsubscribe link in it, `verify_mention` one per
-foreign e-mail address in it, by its keyed hash.  The log is streamed: its size does not matter.
+`verify_line` has a row per accepted message, `verify_token` one per unsubscribe link in it, `verify_click` one per link
+whose clicks are counted, `verify_mention` one per foreign e-mail address in it, by its keyed hash.  The log is
+streamed: its size does not matter.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from dispatcher.db import copy_rows
 from dispatcher.errors import Refused
 from dispatcher.keys import KeyRing
 from dispatcher.tables import CHANNELS
-from dispatcher.tokens import BadToken, UnsubscribeTokens
+from dispatcher.tokens import BadToken, ClickTokens, UnsubscribeTokens
 
 _PAGE = 5_000
 _TELL_EVERY = 20_000
 _MOST_NAMED = 20
 
 _TABLES = """
-DROP TABLE IF EXISTS pg_temp.verify_line, pg_temp.verify_token, pg_temp.verify_mention;
+DROP TABLE IF EXISTS pg_temp.verify_line, pg_temp.verify_token, pg_temp.verify_click, pg_temp.verify_mention;
 CREATE TEMPORARY TABLE verify_line (
     line bigint PRIMARY KEY, message_id uuid NOT NULL, run_id uuid NOT NULL, contact text NOT NULL,
     channel text NOT NULL, to_hash bytea, at timestamptz NOT NULL, ways_out smallint NOT NULL,
@@ -39,15 +40,17 @@ CREATE TEMPORARY TABLE verify_line (
 CREATE TEMPORARY TABLE verify_token (
     line bigint NOT NULL, place text NOT NULL, contact_id bigint, channel text, topic text, address_id bigint
 ) ON COMMIT DROP;
+CREATE TEMPORARY TABLE verify_click (line bigint NOT NULL, tracked_id bigint NOT NULL) ON COMMIT DROP;
 CREATE TEMPORARY TABLE verify_mention (line bigint NOT NULL, hash bytea NOT NULL) ON COMMIT DROP;
 """
 _INDEXES = """
 CREATE INDEX ON verify_line (message_id);
 CREATE INDEX ON verify_mention (hash);
-ANALYZE verify_line; ANALYZE verify_token; ANALYZE verify_mention;
+ANALYZE verify_line; ANALYZE verify_token; ANALYZE verify_click; ANALYZE verify_mention;
 """
 _LINE = ("line", "message_id", "run_id", "contact", "channel", "to_hash", "at", "ways_out", "one_click")
 _TOKEN = ("line", "place", "contact_id", "channel", "topic", "address_id")
+_CLICK = ("line", "tracked_id")
 _MENTION = ("line", "hash")
 
 
@@ -116,9 +119,11 @@ class _Reader:
     def __init__(self, key_ring: KeyRing, log: ProviderLog) -> None:
         self._key_ring = key_ring
         self._tokens = UnsubscribeTokens(key_ring)
+        self._clicks = ClickTokens(key_ring)
         self._log = log
         self._lines: list[tuple[Any, ...]] = []
         self._links: list[tuple[Any, ...]] = []
+        self._clickable: list[tuple[Any, ...]] = []
         self._mentions: list[tuple[Any, ...]] = []
         self._email_hash = lru_cache(maxsize=4096)(self._hash_of_email)
         self._opened = lru_cache(maxsize=16)(self._open)  # the same link stands in a mail three times
@@ -143,8 +148,9 @@ class _Reader:
     def write(self, connection: Connection) -> None:
         copy_rows(connection, "verify_line", _LINE, self._lines)
         copy_rows(connection, "verify_token", _TOKEN, self._links)
+        copy_rows(connection, "verify_click", _CLICK, self._clickable)
         copy_rows(connection, "verify_mention", _MENTION, self._mentions)
-        for rows in (self._lines, self._links, self._mentions):
+        for rows in (self._lines, self._links, self._clickable, self._mentions):
             rows.clear()
 
     def _read(self, number: int, entry: dict[str, Any]) -> None:
@@ -167,6 +173,9 @@ class _Reader:
             self._links.append((number, "List-Unsubscribe", *self._opened(token_in(value))))
         for token in {found[1] for part in words for found in _LINK.finditer(part)}:
             self._links.append((number, "body", *self._opened(token)))
+        for tracked_id in {self._opened_click(found[1]) for part in words for found in _CLICK_LINK.finditer(part)}:
+            if tracked_id is not None:
+                self._clickable.append((number, tracked_id))
         words += [value for name, value in headers if name != "message-id"]
         for digest in {self._email_hash(address) for part in words for address in addresses_in(part)}:
             if digest is not None and digest != to_hash:
@@ -178,6 +187,13 @@ class _Reader:
         except BadToken:
             return None, None, None, None
         return way_out.contact_id, way_out.channel, way_out.topic, way_out.address_id
+
+    def _opened_click(self, token: str) -> int | None:
+        """Return the message's number; None for a page of the shop whose address looks like a link of ours."""
+        try:
+            return self._clicks.read(token).tracked_id
+        except BadToken:
+            return None
 
     def _hash(self, channel: str, to: str) -> bytes | None:
         try:
@@ -191,6 +207,7 @@ class _Reader:
 
 
 _LINK = re.compile(r"/u/([A-Za-z0-9_-]{4,130}\.[A-Za-z0-9_-]{22})(?![A-Za-z0-9_-])")
+_CLICK_LINK = re.compile(r"/c/([A-Za-z0-9_-]{16,32})(?![A-Za-z0-9_-])")
 # Both ways of reading what stands before the @: everything that may, and what usually does (?to=ana@...).
 _BEFORE = (re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+"), re.compile(r"[A-Za-z0-9._+-]+"))
 _AT = re.compile(r"@([\w-]+(?:\.[\w-]+)+)")  # from the @ on: looked for in one go, whatever is before it

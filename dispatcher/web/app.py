@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dispatcher import figures, unsubscribe
 from dispatcher.runtime import Runtime
-from dispatcher.web import api, api_consents, api_events, health, hooks, links, metrics, opt_ins, sandbox
+from dispatcher.web import api, api_consents, api_events, clicks, health, hooks, links, metrics, opt_ins, sandbox
 from dispatcher.web.guard import Guard
 from dispatcher.web.problems import add_problems
 from dispatcher.web.room import Room, in_thread, open_room
@@ -28,7 +28,15 @@ def create_app(runtime: Runtime, *, wait: timedelta = unsubscribe.LONGEST_WAIT) 
         redoc_url=None,
         redirect_slashes=False,
         lifespan=_counting,
-        routes=[*links.ROUTES, *opt_ins.ROUTES, *hooks.ROUTES, *health.ROUTES, *metrics.ROUTES, *sandbox.ROUTES],
+        routes=[
+            *links.ROUTES,
+            *opt_ins.ROUTES,
+            *clicks.ROUTES,
+            *hooks.ROUTES,
+            *health.ROUTES,
+            *metrics.ROUTES,
+            *sandbox.ROUTES,
+        ],
     )
     app.include_router(api.router)
     app.include_router(api_consents.router)

@@ -19,7 +19,7 @@ from dispatcher.figures import Figures
 from dispatcher.keys import KeyRing
 from dispatcher.metrics import Metrics
 from dispatcher.runtime import Runtime
-from dispatcher.tokens import OptInTokens, UnsubscribeTokens
+from dispatcher.tokens import ClickTokens, OptInTokens, UnsubscribeTokens
 from dispatcher.web.health import Health
 
 T = TypeVar("T")
@@ -36,6 +36,7 @@ class Pools:
     withdrawals: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(10))
     looks: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(3))
     pages: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
+    clicks: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(3))
     api: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(7))
     simulations: CapacityLimiter = field(
         default_factory=lambda: CapacityLimiter(1)
@@ -52,6 +53,7 @@ class Room:
     key_ring: KeyRing
     tokens: UnsubscribeTokens
     opt_ins: OptInTokens
+    clicks: ClickTokens
     wait: timedelta  #: how long an unsubscribe waits for what is on the wire
     public_url: str
     sendgrid_webhook_key: str | None
@@ -75,6 +77,7 @@ def open_room(runtime: Runtime, *, wait: timedelta = unsubscribe.LONGEST_WAIT) -
         key_ring=runtime.key_ring,
         tokens=UnsubscribeTokens(runtime.key_ring),
         opt_ins=OptInTokens(runtime.key_ring),
+        clicks=ClickTokens(runtime.key_ring),
         wait=wait,
         public_url=settings.public_url,
         sendgrid_webhook_key=settings.sendgrid_webhook_key,

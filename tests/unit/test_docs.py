@@ -171,19 +171,19 @@ def test_the_shop_that_is_shown_is_right() -> None:
 
 
 @pytest.mark.parametrize(
-    ("heading", "kind"),
+    ("page", "heading", "kind"),
     [
-        ("## campaigns/NAME.yaml", Campaign),
-        ("## templates/CHANNEL/NAME/meta.yaml", TemplateMeta),
-        ("## Map files, for `import events --map`", Mapping),
+        ("settings.md", "## campaigns/NAME.yaml", Campaign),
+        ("settings.md", "## templates/CHANNEL/NAME/meta.yaml", TemplateMeta),
+        ("importing.md", "## Map files, for `import events --map`", Mapping),
     ],
 )
 def test_the_files_that_are_shown_are_right(
-    heading: str, kind: type[Campaign] | type[TemplateMeta] | type[Mapping]
+    page: str, heading: str, kind: type[Campaign] | type[TemplateMeta] | type[Mapping]
 ) -> None:
-    [example] = [body for _, language, body in _FENCE.findall(section("settings.md", heading)) if language == "yaml"]
+    [example] = [body for _, language, body in _FENCE.findall(section(page, heading)) if language == "yaml"]
 
-    assert kind.model_validate(load_document(example, "docs/settings.md").data)
+    assert kind.model_validate(load_document(example, f"docs/{page}").data)
 
 
 def test_every_key_of_a_campaign_and_its_schedule_is_explained() -> None:

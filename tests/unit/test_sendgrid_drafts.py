@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,13 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standins import mails_in
 
+from dispatcher.clicks import LinkWriter
 from dispatcher.content import Content, Template, message_context
 from dispatcher.content.folder import read_template_folder
 from dispatcher.definitions import ShopIdentity
+from dispatcher.destinations import AllowedHosts
+from dispatcher.keys import KeyRing
 from dispatcher.mail import headers_for
 from dispatcher.providers.protocol import Envelope
 from dispatcher.providers.sendgrid.drafts import MOST_SUBSTITUTION_BYTES, Draft, drafts_of
 from dispatcher.providers.sendgrid.fragments import parts_of
+from dispatcher.tokens import ClickTokens
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = sorted(ROOT.glob("examples/workspace/templates/email/*"))
@@ -110,6 +116,29 @@ def test_every_template_of_this_repository_expands_to_the_mails_themselves(folde
 
     check(envelopes, drafts)
     assert len(drafts) == len(template.locales), "one request for each language"
+
+
+@pytest.mark.parametrize("folder", TEMPLATES, ids=lambda path: path.name)
+def test_mails_whose_clicks_are_counted_expand_to_the_mails_themselves(folder: Path) -> None:
+    """Each link is another one for each person, in HTML and text, personal links included."""
+    template = Template("email", folder.name, read_template_folder(folder))
+    tokens = ClickTokens(KeyRing([b"k" * 32], b"h" * 32))
+    writer = LinkWriter("https://go.example", AllowedHosts(("giftshop.example",)), (("utm_source", "letter"),), tokens)
+    writer.know(template.links)
+    writer.constant = {url: number for number, url in enumerate(writer.shared)}
+    envelopes = []
+    for number in range(120):
+        mail = rendered(template, number, name=NAMES[number % len(NAMES)], data=order(number))
+        more = f'<a href="https://giftshop.example/o/{number}?x=1&amp;y=2">Yours</a></body>'
+        content = replace(mail.content, html=(mail.content.html or "").replace("</body>", more))
+        envelopes.append(make_envelope(number, writer.write(content, 1_000 + number).content))
+    drafts = drafts_of(envelopes)
+
+    check(envelopes, drafts)
+    assert len(drafts) == 1
+    own = {token for envelope in envelopes for token in re.findall(r"/c/([\w-]+)", envelope.content.html or "")}
+    assert len(own) >= 120
+    assert {tokens.read(token).tracked_id for token in own} == set(range(1_000, 1_120))
 
 
 TEXTS = st.text(alphabet="ab- \nzq0<>&é😀\r", max_size=12)

@@ -13,7 +13,18 @@ from itsdangerous import Signer
 
 from dispatcher.definitions import NAME
 from dispatcher.keys import KeyRing
-from dispatcher.tokens import BadToken, OptInTokens, UnsubscribeTokens, WayIn, WayOut, opt_in_url, unsubscribe_url
+from dispatcher.tokens import (
+    BadToken,
+    ClickedLink,
+    ClickTokens,
+    OptInTokens,
+    UnsubscribeTokens,
+    WayIn,
+    WayOut,
+    click_url,
+    opt_in_url,
+    unsubscribe_url,
+)
 
 SECRET = b"s" * 32
 RING = KeyRing([SECRET], b"h" * 32)
@@ -169,3 +180,56 @@ def test_no_change_of_one_character_leaves_a_confirmation_token_valid() -> None:
 
 def test_a_confirmation_link_is_short_enough_for_an_sms() -> None:
     assert len(opt_in_url("https://s.example", OPT_INS, WAY_IN)) < 80
+
+
+# --- clicks
+
+CLICKS = ClickTokens(RING)
+CLICK = CLICKS.make(ClickedLink(1_234_567, 3))
+
+
+@given(ids, st.integers(min_value=0, max_value=999))
+def test_a_click_token_says_again_which_link_it_is(tracked_id: int, number: int) -> None:
+    clicked = ClickedLink(tracked_id, number)
+
+    assert CLICKS.read(CLICKS.make(clicked)) == clicked
+
+
+def test_a_click_token_costs_an_sms_twenty_characters() -> None:
+    assert len(CLICK) <= 20
+    assert click_url("https://go.example", CLICKS, ClickedLink(1_234_567, 3)) == f"https://go.example/c/{CLICK}"
+    assert len(CLICKS.make(ClickedLink(2**63 - 1, 999))) <= 32
+
+
+@given(st.text(max_size=60))
+def test_no_text_is_a_click_token(text: str) -> None:
+    with pytest.raises(BadToken):
+        CLICKS.read(text)
+
+
+def test_no_other_spelling_of_a_click_token_is_one() -> None:
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    others = {CLICK[:place] + letter + CLICK[place + 1 :] for place in range(len(CLICK)) for letter in letters} - {
+        CLICK
+    }
+    for other in [*others, CLICK + "=", CLICK + "A", CLICK[:-1], f" {CLICK}", f"{CLICK}\n", CLICK + "?", ""]:
+        with pytest.raises(BadToken):
+            CLICKS.read(other)
+
+
+def test_a_click_token_opens_nothing_else_and_nothing_else_opens_as_one() -> None:
+    """ASVS 5.0 9.2.2: each purpose has keys of its own."""
+    for tokens in (TOKENS, OptInTokens(RING)):
+        with pytest.raises(BadToken):
+            tokens.read(CLICK)
+    with pytest.raises(BadToken):
+        CLICKS.read(TYPICAL)
+
+
+def test_click_tokens_of_an_older_key_still_open_and_the_newest_signs() -> None:
+    newer = ClickTokens(KeyRing([b"n" * 32, SECRET], b"h" * 32))
+
+    assert newer.read(CLICK) == ClickedLink(1_234_567, 3)
+    assert newer.make(ClickedLink(1_234_567, 3)) != CLICK
+    with pytest.raises(BadToken):
+        ClickTokens(KeyRing([b"n" * 32], b"h" * 32)).read(CLICK)

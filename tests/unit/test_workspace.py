@@ -9,7 +9,7 @@ import pytest
 from small_workspace import FILES, write_workspace
 
 from dispatcher.errors import InvalidDefinition, NotFound
-from dispatcher.workspace import read_workspace
+from dispatcher.workspace import check_templates, read_workspace
 
 
 def edited(file: str, old: str, new: str) -> dict[str, str | None]:
@@ -248,3 +248,70 @@ def test_a_topic_that_cannot_be_confirmed_is_found(tmp_path: Path, line: str, fi
         read_workspace(write_workspace(tmp_path, {SHOP: _letters(line)}))
 
     assert finding in str(refused.value)
+
+
+# --- where links may lead
+
+
+LINKS = FILES["templates/email/christmas/body.html"].replace(
+    "<p>Hello",
+    '\n<p><a href="https://www.small.example/">Shop</a>\n<a href="https://social.example/us">Us</a></p>\n<p>Hello',
+)
+COUNTED = {"campaigns/hello.yaml": FILES["campaigns/hello.yaml"] + "track_clicks: true\n"}
+BODY = "templates/email/christmas/body.html"
+
+
+def test_a_link_elsewhere_is_nobodys_business_while_nobody_counts_clicks(tmp_path: Path) -> None:
+    read_workspace(write_workspace(tmp_path, {BODY: LINKS}))
+
+
+def test_a_campaign_that_counts_clicks_holds_its_template_to_the_allowed_hosts(tmp_path: Path) -> None:
+    """ASVS 5.0 3.7.2."""
+    folder = write_workspace(tmp_path, {BODY: LINKS, **COUNTED})
+    finding = (
+        f"{BODY}:3: leads to social.example, and hello counts clicks; allowed are small.example, *.small.example: "
+        "add it to [links] allowed_hosts"
+    )
+    with pytest.raises(InvalidDefinition) as refused:
+        read_workspace(folder)
+
+    assert refused.value.findings == [finding]
+    assert check_templates(folder) == ([finding], [])
+    assert check_templates(folder, "order") == ([], [])
+
+
+def test_what_the_shop_allows_may_be_linked_to(tmp_path: Path) -> None:
+    hosts = FILES[SHOP] + '[links]\nallowed_hosts = ["www.small.example", "social.example"]\n'
+
+    read_workspace(write_workspace(tmp_path, {BODY: LINKS, SHOP: hosts, **COUNTED}))
+
+
+def test_a_list_of_hosts_holds_for_every_template(tmp_path: Path) -> None:
+    only_own = FILES[SHOP] + '[links]\nallowed_hosts = ["www.small.example"]\n'
+    with pytest.raises(InvalidDefinition, match=r"body.html:3: leads to social.example, and dispatcher.toml says"):
+        read_workspace(write_workspace(tmp_path, {BODY: LINKS, SHOP: only_own}))
+
+
+@pytest.mark.parametrize(
+    ("href", "level", "message"),
+    [
+        ("https://small.example/o/{{ contact.first_name }}", "", ""),
+        ("https://small.example/?u={{ contact.first_name }}", "", ""),
+        ("{{ unsubscribe_url }}", "", ""),
+        ("{{ contact.attributes.page|default('') }}", "warning", "shows only when it is sent"),
+        ("https://small.example{{ contact.first_name }}/", "warning", "shows only when it is sent"),
+        ("https://{{ contact.first_name }}.small.example/", "warning", "shows only when it is sent"),
+        ("https://evil.example/{{ contact.first_name }}", "error", "leads to evil.example"),
+        ("https://small.example@evil.example/", "error", "cannot be read as https://host/"),
+    ],
+)
+def test_a_link_with_something_filled_in_is_held_to_its_host(
+    tmp_path: Path, href: str, level: str, message: str
+) -> None:
+    body = FILES[BODY].replace("<p>Hello", f'<p><a href="{href}">x</a>Hello')
+    errors, warnings = check_templates(write_workspace(tmp_path, {BODY: body, **COUNTED}))
+
+    found = {"error": errors, "warning": warnings}
+    for name, findings in found.items():
+        assert len(findings) == (name == level), findings
+        assert all(message in finding for finding in findings)
