@@ -270,4 +270,4 @@ def _cell(column: str, value: Any) -> str:
 
 def harmless(value: str) -> str:
     """Return the text so that a spreadsheet takes it as text: what would be a formula gets a quote in front."""
-    return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "\0")) else value

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from functools import cached_property
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -51,6 +52,7 @@ class Settings(BaseSettings):
     )  #: redis://... or unix:///path?db=0; none: the embedded Valkey
     host: str = "127.0.0.1"  #: where `serve` and `up` listen
     port: int = Field(default=8000, ge=1, le=65535)
+    trusted_proxies: str | None = None  #: addresses and networks whose X-Forwarded-For counts; none: nobody's
     email_provider: Literal["sandbox", "sendgrid", "smtp"] = "sandbox"
     sms_provider: Literal["sandbox", "twilio"] = "sandbox"
     #: where the links in messages lead, https outside the sandbox; none: this machine, at `host` and `port`
@@ -131,6 +133,18 @@ class Settings(BaseSettings):
         if value and re.fullmatch(r"[A-Za-z0-9._-]+(?:\s*,\s*[A-Za-z0-9._-]+)*", value.strip()) is None:
             raise ValueError("must be selectors like s1,s2")
         return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_addresses(cls, value: str | None) -> str | None:
+        """Return the list without blanks; each of it is an address or a network."""
+        parts = [part.strip() for part in (value or "").split(",") if part.strip()]
+        for part in parts:
+            try:
+                ip_network(part)
+            except ValueError:
+                raise ValueError(f"has {part!r}, which is no address or network like 10.0.0.7 or 10.0.0.0/24") from None
+        return ",".join(parts) or None
 
     @field_validator("sendgrid_url", "twilio_url")
     @classmethod

@@ -20,7 +20,8 @@ from dispatcher.tokens import ClickedLink, ClickTokens, click_url
 PREVIEW = "preview"
 #: Of one message: what a click's number may be, and more than any mail has.
 MOST_LINKS = 1_000
-_OURS = ("/u/", "/p/", "/d/", "/c/")
+#: Unsubscribe, preferences, confirmation, own data, click.
+_OURS = ("/u/", "/p/", "/d/", "/m/", "/c/")
 
 
 @dataclass(frozen=True, slots=True)

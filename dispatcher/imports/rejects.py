@@ -11,7 +11,7 @@ from typing import IO, Any, Self
 
 from dispatcher.errors import Refused
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\0")  # ASVS 5.0 1.2.10
 
 
 class Rejects:

@@ -13,6 +13,7 @@ from dispatcher import logs
 from dispatcher.errors import DispatcherError, Refused
 from dispatcher.runtime import Runtime, open_runtime
 from dispatcher.web.app import create_app
+from dispatcher.web.server import server_config
 
 #: Longer than an unsubscribe waits: who has clicked gets an answer.
 PATIENCE_SECONDS = 10
@@ -36,11 +37,10 @@ def serve(runtime: Runtime) -> None:
     """Serve until a signal to stop; Refused if the port is taken."""
     settings = runtime.settings
     logs.configure(settings.log_level)
-    config = uvicorn.Config(
+    config = server_config(
         create_app(runtime),
-        access_log=False,  # ours names the route; theirs would name the token
+        trusted_proxies=settings.trusted_proxies,
         log_config=None,
-        server_header=False,
         timeout_graceful_shutdown=PATIENCE_SECONDS,
     )
     with _listen(settings.host, settings.port) as listener:

@@ -41,7 +41,7 @@ def create_app(runtime: Runtime, *, wait: timedelta = unsubscribe.LONGEST_WAIT) 
     app.include_router(api.router)
     app.include_router(api_consents.router)
     app.include_router(api_events.router)
-    app.add_middleware(Guard)
+    app.add_middleware(Guard, is_public_https=runtime.settings.public_url.startswith("https://"))
     add_problems(app)
     app.state.room = open_room(runtime, wait=wait)
     return app

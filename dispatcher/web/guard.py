@@ -1,4 +1,4 @@
-"""What surrounds every request: its id, a limit on its body, safe headers on the answer, one line in the log,
+"""What surrounds every request: its id, limits on its body, safe headers on the answer, one line in the log,
 one more in the figures.
 
 The line names the route, never the path: a path holds a token, and a token is a person's way out.
@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 import time
 import traceback
+from collections.abc import Mapping
 from http import HTTPStatus
 from uuid import uuid4
 
+import anyio
 import structlog
 from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
@@ -25,6 +27,8 @@ log = structlog.get_logger()
 BODY_LIMIT = 256 * 1024
 #: SendGrid sends its events in arrays of up to 768 KB.
 _LARGER: dict[str, int] = {"/hooks/sendgrid": 4 * 1024 * 1024}
+#: From the first byte of a request's body that is asked for to the last: whoever drips holds no worker.
+BODY_SECONDS = 30.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 
 #: A page with a style or a form of its own sets its own Content-Security-Policy.
@@ -37,6 +41,8 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+#: Where the links in messages are https, no browser that was here once goes over plain http again.
+_HTTPS_HEADERS = {"Strict-Transport-Security": "max-age=31536000"}
 
 
 class _BodyTooLarge(HTTPException):
@@ -46,23 +52,32 @@ class _BodyTooLarge(HTTPException):
         super().__init__(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body has at most {limit} bytes")
 
 
+class _BodyTooSlow(HTTPException):
+    """Like _BodyTooLarge."""
+
+    def __init__(self) -> None:
+        super().__init__(HTTPStatus.REQUEST_TIMEOUT, f"a body has to be here within {BODY_SECONDS:.0f} seconds")
+
+
 class Guard:
     """The outermost middleware of ours."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, is_public_https: bool = False, body_seconds: float = BODY_SECONDS) -> None:
         self._app = app
+        self._headers = _HEADERS | (_HTTPS_HEADERS if is_public_https else {})
+        self._body_seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = _Answer(scope, send)
+        answer = _Answer(scope, send, self._headers)
         limit = _LARGER.get(scope["path"], BODY_LIMIT)
         try:
             if _announced(scope, limit) > limit:
                 raise _BodyTooLarge(limit)
-            await self._app(scope, _limited(receive, limit), answer.send)
-        except _BodyTooLarge as error:
+            await self._app(scope, _limited(receive, limit, self._body_seconds), answer.send)
+        except (_BodyTooLarge, _BodyTooSlow) as error:
             await answer.instead(problem(error.status_code, error.detail))
         except Exception as error:
             answer.log_error(error)
@@ -74,8 +89,8 @@ class Guard:
 class _Answer:
     """One answer on its way: adds the headers, remembers the status."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
-        self._scope, self._send = scope, send
+    def __init__(self, scope: Scope, send: Send, headers: Mapping[str, str]) -> None:
+        self._scope, self._send, self._headers = scope, send, headers
         self._began = time.perf_counter()
         self._status: int | None = None
         asked = Headers(scope=scope).get("x-request-id", "")
@@ -85,7 +100,7 @@ class _Answer:
         if message["type"] == "http.response.start":
             self._status = message["status"]
             headers = MutableHeaders(scope=message)
-            for name, value in _HEADERS.items():
+            for name, value in self._headers.items():
                 headers.setdefault(name, value)
             headers["X-Request-Id"] = self.request_id
         await self._send(message)
@@ -128,13 +143,21 @@ def _announced(scope: Scope, limit: int) -> int:
     return int(length) if length.isdecimal() and len(length) < 20 else limit + 1
 
 
-def _limited(receive: Receive, limit: int) -> Receive:
-    """Return `receive` with a count: a chunked body announces no length."""
-    got = 0
+def _limited(receive: Receive, limit: int, seconds: float) -> Receive:
+    """Return `receive` with a count, since a chunked body announces no length, and with a clock until the body ends."""
+    got, deadline, is_whole = 0, 0.0, False
 
     async def counted() -> Message:
-        nonlocal got
-        message = await receive()
+        nonlocal got, deadline, is_whole
+        if is_whole:  # what comes now is that the client left: that may take as long as it likes
+            return await receive()
+        deadline = deadline or anyio.current_time() + seconds
+        try:
+            with anyio.fail_after(deadline - anyio.current_time()):
+                message = await receive()
+        except TimeoutError:
+            raise _BodyTooSlow from None
+        is_whole = message["type"] != "http.request" or not message.get("more_body", False)
         got += len(message.get("body", b""))
         if got > limit:
             raise _BodyTooLarge(limit)

@@ -17,7 +17,7 @@ from dispatcher.shop import load_shop
 from dispatcher.tokens import BadToken, WayIn, WayOut
 from dispatcher.web.languages import wanted_locale
 from dispatcher.web.masking import masked_address
-from dispatcher.web.room import Room
+from dispatcher.web.room import Room, room_of
 
 LONGEST_USER_AGENT = 300
 
@@ -78,7 +78,12 @@ def page(request: Request, name: str, words: Words, status: int) -> Response:
 
 
 def invalid(request: Request) -> Response:
-    """The same answer for every token that is none: it teaches nothing about those that are."""
+    """The same answer for every token that is none: it teaches nothing about those that are.
+
+    Who tries many gets it without the page.
+    """
+    if not room_of(request).bad_links.may_try(request.client.host if request.client else ""):
+        return PlainTextResponse("This link does not work.\n", 429, {"Retry-After": "60"})
     if not wants_a_page(request) and request.method == "POST":
         return PlainTextResponse("This link does not work.\n", 404)
     return html(render_page("invalid_link", wanted_locale(request.headers.get("accept-language", ""), None), {}), 404)

@@ -20,6 +20,7 @@ from dispatcher.keys import KeyRing
 from dispatcher.metrics import Metrics
 from dispatcher.runtime import Runtime
 from dispatcher.tokens import ClickTokens, OptInTokens, UnsubscribeTokens
+from dispatcher.web.bad_links import BadLinks
 from dispatcher.web.health import Health
 
 T = TypeVar("T")
@@ -64,6 +65,7 @@ class Room:
     metrics: Metrics
     health: Health
     pools: Pools
+    bad_links: BadLinks = field(default_factory=BadLinks)
 
 
 def open_room(runtime: Runtime, *, wait: timedelta = unsubscribe.LONGEST_WAIT) -> Room:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import http.client
 import json
 import os
 import re
@@ -11,11 +12,12 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import pytest
 import redis
 from house import ROOMY_CAPS, Live, command, eventually, live_shop, unsubscribe_url
+from small_workspace import FILES
 from sqlalchemy import text
 
 from dispatcher import api_keys
@@ -29,6 +31,11 @@ PEOPLE = 60
 MARK = "zqxjkvw"
 WORKSPACE = {
     **ROOMY_CAPS,
+    "campaigns/hello.yaml": FILES["campaigns/hello.yaml"] + "track_clicks: true\nutm: {source: letter}\n",
+    "templates/email/christmas/body.html": FILES["templates/email/christmas/body.html"].replace(
+        "<p>Hello",
+        '<a href="https://small.example/of/{{ contact.email }}?name={{ contact.last_name }}">Yours</a><p>Hello',
+    ),
     "campaigns/texts.yaml": "name: texts\nchannel: sms\ntopic: offers\nsegment: everybody\ntemplate: short\n",
     "templates/sms/short/meta.yaml": "class: marketing\ntopic: offers\n",
     "templates/sms/short/body.txt": "{{ shop.name }}: hello {{ contact.first_name }}. Stop: {{ unsubscribe_url }}\n",
@@ -97,6 +104,12 @@ def _use_http(live: Live) -> None:
     assert live.http(link, None, agent)[0] == 200
     form = {**agent, "Content-Type": "application/x-www-form-urlencoded"}
     assert live.http(link, f"List-Unsubscribe=One-Click&from={MARK}".encode(), form)[0] == 200
+    clicked = re.search(r"/c/[\w-]+", mail["html"])
+    assert clicked is not None
+    status, headers = _followed(f"{live.url}{clicked[0]}?to={quote(mail['to'])}", agent)
+    assert status == 302
+    assert MARK in headers["Location"], "the shop's own page, where it says so"
+    eventually(lambda: live.rows("SELECT FROM feedback WHERE kind = 'clicked'"))
     with live.database.begin() as connection:
         key = api_keys.create(connection, "shop", ["messages:write", "messages:read", "explain:read"])
     bearer = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
@@ -124,6 +137,18 @@ def _use_http(live: Live) -> None:
             and live.rows("SELECT FROM message WHERE client = 'shop' AND status = 'failed'")
         )
     )
+
+
+def _followed(url: str, headers: dict[str, str]) -> tuple[int, Any]:
+    """Return status and headers of an answer, not going where it leads."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)
+    try:
+        connection.request("GET", f"{parts.path}?{parts.query}", headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.headers
+    finally:
+        connection.close()
 
 
 def _use_commands(live: Live) -> list[str]:

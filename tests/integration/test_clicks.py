@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from flows import TRIGGERS, make_flows, order
 from ledger import SmallShop, make_noon
 from ledger_rows import wait_until
 from people import add_person
 from small_workspace import FILES, write_workspace
 from sqlalchemy import Engine, text
+from structlog.testing import LogCapture
 from unsubscribing import everything
 from web_server import Answer, Web, serving
 
@@ -230,6 +232,22 @@ def test_whoever_opens_several_links_within_a_second_is_a_program_and_is_led_on_
 
     assert [answer.status for answer in answers] == [302, 302, 302]
     assert all(people == 0 for people, _ in report(shop.database).values())
+
+
+def test_no_token_and_no_destination_is_logged(shop: SmallShop, web: Web, capfd: pytest.CaptureFixture[str]) -> None:
+    """ASVS 5.0 16.2.5, 14.2.1."""
+    shop.campaign("hello")
+    capfd.readouterr()
+    events = LogCapture()
+    structlog.configure(processors=[events])
+    own = links(mails(shop)["p0"])[2]
+    follow(web, f"{own}?secret=query")
+    follow(web, own[:-1])
+    wait_until(lambda: [event.get("route") for event in events.entries] == ["/c/{token:path}"] * 2)
+    logged = str(events.entries) + "".join(capfd.readouterr())
+
+    for secret in (own.removeprefix("/c/"), "secret", "p0@people.example", "small.example", "Firefox"):
+        assert secret not in logged
 
 
 def test_a_click_within_seconds_of_the_sending_is_a_scanners(shop: SmallShop, web: Web) -> None:

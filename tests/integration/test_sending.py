@@ -14,6 +14,7 @@ import pytest
 from people import add_person, say
 from small_workspace import FILES, write_workspace
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import ProgrammingError
 
 from dispatcher import release, rescue, runs
 from dispatcher.apply import apply
@@ -98,6 +99,19 @@ def test_everybody_who_may_gets_one_mail_of_their_own(hands: Hands, tmp_path: Pa
     assert all(mail["to"] == f"{mail['contact']}@people.example" for mail in mails)
     assert all(f"First{mail['contact']}" in mail["html"] for mail in mails)
     assert statuses(hands.database) == {"sent": PEOPLE}
+
+
+@pytest.mark.parametrize("store", ["suppression", "consent"])
+def test_nothing_leaves_while_what_forbids_it_cannot_be_read(hands: Hands, tmp_path: Path, store: str) -> None:
+    """ASVS 5.0 16.5.3: it fails closed."""
+    planned(hands.database)
+    with hands.database.begin() as connection:
+        connection.execute(text(f"ALTER TABLE {store} RENAME TO away"))
+    with pytest.raises(ProgrammingError):
+        send_all(hands)
+
+    assert outbox(tmp_path) == []
+    assert statuses(hands.database) == {"pending": PEOPLE}
 
 
 def test_every_marketing_mail_carries_its_own_way_out(hands: Hands, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from dispatcher.keys import KeyRing
 from dispatcher.runtime import Runtime
 from dispatcher.settings import Settings
 from dispatcher.web import create_app
+from dispatcher.web.server import server_config
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ def serving(
         broker_url,
         key_ring,
     )
-    config = uvicorn.Config(
-        create_app(runtime, wait=wait), access_log=False, log_config=log_config, server_header=False
+    config = server_config(
+        create_app(runtime, wait=wait), trusted_proxies=runtime.settings.trusted_proxies, log_config=log_config
     )
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
