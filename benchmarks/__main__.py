@@ -43,6 +43,7 @@ def main() -> int:
     arguments = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
     arguments.add_argument("--contacts", type=int, default=100_000)
     arguments.add_argument("--naive", type=int, default=4_000, help="recipients of the one-task-each floor")
+    arguments.add_argument("--links", type=int, default=0, help="so many links in each mail, whose clicks are counted")
     given = arguments.parse_args()
     logs.configure("warning")
     with tempfile.TemporaryDirectory(prefix="dispatcher-bench-") as folder:
@@ -50,15 +51,15 @@ def main() -> int:
         settings = load_settings(home=home, database_url=None, broker_url=None, log_level="warning")
         try:
             with open_runtime(settings, needs_broker=True) as runtime:
-                _measure(runtime, Path(folder), given.contacts, given.naive)
+                _measure(runtime, Path(folder), given.contacts, given.naive, given.links)
         finally:
             with contextlib.suppress(OSError):
                 embedded.remove(home)
     return 0
 
 
-def _measure(runtime: Runtime, folder: Path, contacts: int, naive_recipients: int) -> None:
-    seconds = _import(runtime, folder, contacts)
+def _measure(runtime: Runtime, folder: Path, contacts: int, naive_recipients: int, links: int) -> None:
+    seconds = _import(runtime, folder, contacts, links)
     _show("import contacts", contacts, seconds)
     simulating = _simulate(runtime.database)
     run_id, planning = _plan(runtime.database)
@@ -87,8 +88,8 @@ def _timed(into: list[float]) -> Iterator[None]:
     into.append(time.monotonic() - began)
 
 
-def _import(runtime: Runtime, folder: Path, contacts: int) -> float:
-    workspace = read_workspace(write_workspace(folder / "workspace"))
+def _import(runtime: Runtime, folder: Path, contacts: int, links: int) -> float:
+    workspace = read_workspace(write_workspace(folder / "workspace", links=links))
     with runtime.database.begin() as connection:
         apply(connection, workspace, by="benchmark")
         topics = topics_by_channel(load_shop(connection))

@@ -61,9 +61,15 @@ COLUMNS = ("contact_id", "first_name", "last_name", "email", "country", "timezon
            "email_opt_in_level", "email_consent_at", "email_consent_source")  # fmt: skip
 
 
-def write_workspace(folder: Path) -> Path:
-    """Write the workspace; return its folder."""
-    for name, content in FILES.items():
+def write_workspace(folder: Path, *, links: int = 0) -> Path:
+    """Write the workspace; return its folder.  `links`: so many in each mail, whose clicks are counted."""
+    files = dict(FILES)
+    if links:
+        files["campaigns/bench.yaml"] += "track_clicks: true\nutm: {source: bench}\n"
+        body = "templates/email/bench/body.html"
+        shelf = "".join(f'<p><a href="https://shop.example/shelf/{n}?page=1">Shelf {n}</a></p>\n' for n in range(links))
+        files[body] = files[body].replace("<p>{% for", f"{shelf}<p>{{% for")
+    for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")

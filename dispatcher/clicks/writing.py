@@ -85,9 +85,10 @@ class _LinksOfOne:
         self.personal: dict[int, str] = {}
 
     def written(self, url: str) -> str | None:
-        if url not in self._known:
-            self._known[url] = self._write(url)
-        return self._known[url]
+        known = self._known
+        if url not in known:
+            known[url] = self._write(url)
+        return known[url]
 
     def _write(self, url: str) -> str | None:
         writer = self._writer
@@ -115,5 +116,6 @@ def writer_for(run: Run, template: Template, shop: Shop, public_url: str, tokens
         return LinkWriter(public_url, hosts)
     utm = utm_words(says.utm, name=run.name, channel=run.channel)
     writer = LinkWriter(public_url, hosts, utm, tokens if says.track_clicks else None)
-    writer.know(template.links)
+    if not writer.is_idle:
+        writer.know(template.links)
     return writer

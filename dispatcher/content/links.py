@@ -84,16 +84,18 @@ def _in_text(text: str) -> Iterator[tuple[int, int, str]]:
 
 def rewritten_html(text: str, written: Callable[[str], str | None]) -> str:
     """Return the HTML with each link as `written` says; None leaves it byte for byte as it is."""
-
-    def tag(found: re.Match[str]) -> str:
-        return _HREF.sub(href, found[0], count=1)
-
-    def href(found: re.Match[str]) -> str:
+    parts: list[str] = []
+    done = 0
+    for tag in _TAG.finditer(text):
+        found = _HREF.search(text, tag.start(), tag.end())
+        if found is None:
+            continue
         url = html.unescape(found[found.lastindex or 2]).strip()
         new = written(url) if _PRESSED.match(url) else None
-        return found[0] if new is None else f'{found[1]}"{html.escape(new)}"'
-
-    return _TAG.sub(tag, text)
+        if new is not None:
+            parts += (text[done : found.end(1)], '"', html.escape(new), '"')
+            done = found.end()
+    return "".join((*parts, text[done:]))
 
 
 def rewritten_text(text: str, written: Callable[[str], str | None]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import anyio
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -9,8 +11,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message
 
+from dispatcher.db import engine_for
 from dispatcher.web.bad_links import A_SECOND, AT_ONCE, MOST_CLIENTS, BadLinks
 from dispatcher.web.guard import Guard
+from dispatcher.web.room import Pools
 
 
 async def _read(request: Request) -> Response:
@@ -88,3 +92,12 @@ def test_memory_is_bounded_however_many_try() -> None:
         links.may_try(strange)
 
     assert len(links._buckets) == MOST_CLIENTS
+
+
+def test_all_pools_together_stay_below_what_a_process_may_open() -> None:
+    """Else a kind of request would wait for a connection in front of an unsubscribe."""
+    engine = engine_for("postgresql://nowhere.example/x")
+    most = engine.pool.size() + engine.pool._max_overflow  # type: ignore[attr-defined]  # QueuePool's own
+    pools = [getattr(Pools(), field.name) for field in fields(Pools)]
+
+    assert sum(pool.total_tokens for pool in pools) <= most

@@ -19,6 +19,7 @@ FILES = sorted(
 MAY_CALL = {
     "dispatcher/providers/": "the provider of the settings",
     "dispatcher/doctor": "the shop's own addresses, when somebody asks for it",
+    "dispatcher/asking.py": "the shop's own addresses, when somebody asks for it",
     "dispatcher/demo.py": "this machine",
     "dispatcher/up.py": "this machine",
     "dispatcher/mailboxes": "the mail server of the settings",
