@@ -198,20 +198,29 @@ def _messages(whom: _Whom) -> list[Json]:
                m.class, m.status, m.reason, m.deferred_reason, m.facts, m.first_due_at, m.due_at, m.expires_at,
                m.authorised_at, m.handed_over_at, m.settled_at, m.provider, m.provider_ref, m.attempts,
                m.client AS asked_by, m.idempotency_key, encode(a.hash, 'hex') AS address_hash, m.sealed, c.data_key,
+               k.sealed AS own_links, s.data_key AS links_key,
                COALESCE((SELECT jsonb_agg(to_jsonb(p) - 'message_id' - 'worker_id' - 'authorise_seq' ORDER BY p.number)
                          FROM attempt p WHERE p.message_id = m.id), '[]') AS earlier_attempts
         FROM message m JOIN contact c ON c.id = m.contact_id LEFT JOIN run r ON r.id = m.run_id
         LEFT JOIN template t ON t.hash = r.template_hash LEFT JOIN address a ON a.id = m.address_id
+        LEFT JOIN tracked_message k ON k.message_id = m.id LEFT JOIN contact s ON s.id = k.contact_id
         WHERE m.contact_id = ANY(:ids) ORDER BY m.id""")
-    return [_with(whom, row, "data") for row in rows]
+    told = []
+    for row in rows:
+        message = _with(whom, row, "data")
+        del message["links_key"]
+        told.append(message | {"own_links": plain(whom.opened(row.links_key, row.own_links))})
+    return told
 
 
 def _feedback(whom: _Whom) -> list[Json]:
     """What providers reported of their messages, and of their addresses where it named no message."""
     rows = whom.read("""
         SELECT f.source, f.provider_event_id, f.kind, f.hard, f.code, f.message_id, f.occurred_at, f.received_at,
-               f.flaw, f.sealed, COALESCE(f.data_key, c.data_key) AS data_key
-        FROM feedback f LEFT JOIN contact c ON c.id = f.contact_id
+               f.flaw, f.link, l.destination AS link_led_to, f.bot, f.sealed,
+               COALESCE(f.data_key, c.data_key) AS data_key
+        FROM feedback f LEFT JOIN contact c ON c.id = f.contact_id LEFT JOIN message m ON m.id = f.message_id
+        LEFT JOIN run_link l ON l.run_id = m.run_id AND l.number = f.link
         WHERE f.contact_id = ANY(:ids) OR f.contact_id IS NULL AND f.address_id = ANY(:addresses) ORDER BY f.id""")
     return [_with(whom, row, "as_it_came") for row in rows]
 

@@ -117,6 +117,8 @@ _DESTROYED = {
         UPDATE feedback SET sealed = NULL, data_key = NULL
         WHERE sealed IS NOT NULL AND (contact_id = ANY(:ids)
               OR contact_id IS NULL AND address_id = ANY(:addresses))"""),
+    "own_links": text("""
+        UPDATE tracked_message SET sealed = NULL WHERE contact_id = ANY(:ids) AND sealed IS NOT NULL"""),
     "replies": text("""
         UPDATE reply SET sealed = NULL, data_key = NULL
         WHERE sealed IS NOT NULL AND (contact_id = ANY(:ids)

@@ -21,7 +21,7 @@ from structlog.testing import LogCapture
 from unsubscribing import everything
 from web_server import Answer, Web, serving
 
-from dispatcher import previews, reports, verify
+from dispatcher import previews, reports, rights, verify
 from dispatcher.apply import apply
 from dispatcher.cli import runs as run_command
 from dispatcher.keys import KeyRing
@@ -286,9 +286,9 @@ def test_of_somebody_erased_what_all_got_still_leads_there_and_their_own_leads_n
     shop.wait(timedelta(minutes=5))
     shelf, _, own = links(mails(shop)["p0"])
     with shop.database.begin() as connection:
-        connection.execute(
-            text("UPDATE contact SET data_key = NULL, sealed = NULL, erased_at = now() WHERE external_id = 'p0'")
-        )
+        contact = connection.scalar(text("SELECT id FROM contact WHERE external_id = 'p0'"))
+        rights.request_erasure(connection, shop.key_ring, contact, by="test")
+    assert rights.finish_erasures(shop.database, shop.key_ring) == 1
     assert follow(web, shelf).header("Location") == SHELF
     assert follow(web, own).status == 404
     follow(web, links(mails(shop)["p1"])[0])  # written down after both
@@ -298,6 +298,27 @@ def test_of_somebody_erased_what_all_got_still_leads_there_and_their_own_leads_n
         assert connection.scalar(
             text("SELECT array_agg(c.external_id) FROM feedback f JOIN contact c ON c.id = f.contact_id")
         ) == ["p1"]
+        assert (
+            connection.scalar(
+                text("SELECT count(*) FROM tracked_message WHERE contact_id = :id AND sealed IS NOT NULL"),
+                {"id": contact},
+            )
+            == 0
+        )
+
+
+def test_whoever_asks_sees_their_own_links_and_their_clicks(shop: SmallShop, web: Web) -> None:
+    shop.campaign("hello")
+    shop.wait(timedelta(minutes=5))
+    follow(web, links(mails(shop)["p0"])[0])
+    wait_until(lambda: noted(shop.database) != [])
+    with shop.database.connect() as connection:
+        contact = connection.scalar(text("SELECT id FROM contact WHERE external_id = 'p0'"))
+        told = rights.export_contact(connection, shop.key_ring, contact)
+
+    [message], [click] = told["messages"], told["feedback"]
+    assert message["own_links"] == {"2": OWN.format("p0@people.example")}
+    assert (click["kind"], click["link"], click["link_led_to"], click["bot"]) == ("clicked", 0, SHELF, None)
 
 
 def test_where_a_personal_link_leads_is_sealed_and_what_all_share_is_written_once(shop: SmallShop) -> None:
