@@ -107,7 +107,8 @@ def _policy(name: str) -> str:
     """A mail brings its own styles and the frame inherits this policy; everything active stays out in either."""
     digest = base64.b64encode(hashlib.sha256(_style().encode()).digest()).decode()
     styles = "'unsafe-inline'" if name == "sandbox_message.html" else f"'sha256-{digest}'"
-    return f"default-src 'none'; style-src {styles}; img-src data:; form-action 'none'; frame-ancestors 'none'"
+    nothing = "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+    return f"default-src 'none'; style-src {styles}; img-src data:; {nothing}"
 
 
 @cache

@@ -139,6 +139,7 @@ def test_every_answer_of_every_route_carries_the_safe_headers_and_no_cookie(
         assert policy.startswith("default-src 'none'"), what
         assert "frame-ancestors 'none'" in policy, what
         assert "unsafe-inline" not in policy or path.startswith("/sandbox/"), what
+        assert "base-uri 'none'" in policy, what
         assert "script-src" not in policy, what
         assert answer.header("X-Content-Type-Options") == "nosniff", what
         assert answer.header("Referrer-Policy") == "no-referrer", what
@@ -174,6 +175,20 @@ def test_only_a_click_is_redirected_and_only_to_what_was_written_down(
                 assert location is None or location.startswith("/v1/"), f"{asked}: {location}"
 
 
+def test_a_method_that_a_route_does_not_have_is_refused(
+    web: Web, routes: list[Asked], bearer: dict[str, str], database: Engine
+) -> None:
+    """4.1.4."""
+    before = state(database)
+    known: dict[str, set[str]] = {}
+    for asked in routes:
+        known.setdefault(asked.path, set()).add(asked.method)
+    for path, methods in known.items():
+        for method in {"POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "BREW"} - methods:
+            assert web.ask(method, path, headers=bearer).status in (400, 404, 405, 501), f"{method} {path}"
+    assert state(database) == before
+
+
 def test_a_foreign_page_can_make_a_browser_do_nothing(
     database: Engine, web: Web, shop: SmallShop, tmp_path: Path
 ) -> None:
@@ -192,7 +207,7 @@ def test_a_foreign_page_can_make_a_browser_do_nothing(
 def test_a_body_that_is_too_large_is_refused_on_every_route(
     web: Web, routes: list[Asked], bearer: dict[str, str]
 ) -> None:
-    """4.3.1, 15.1.3: announced or not, no route takes more than it needs."""
+    """15.2.2: announced or not, no route takes more than it needs."""
     for asked in routes:
         announced = web.ask(asked.method, asked.path, headers=bearer | {"Content-Length": str(10**9)})
         assert announced.status == 413, asked

@@ -42,7 +42,7 @@ def _ask(messages: list[Message], *, body_seconds: float) -> list[Message]:
 
 
 def test_a_body_that_drips_is_given_up() -> None:
-    """ASVS 5.0 15.1.3: whoever sends a byte now and then holds nothing for long."""
+    """ASVS 5.0 15.2.2: whoever sends a byte now and then holds nothing for long."""
     sent = _ask([{"type": "http.request", "body": b"x", "more_body": True}], body_seconds=0.05)
 
     assert sent[0]["status"] == 408
