@@ -34,7 +34,7 @@ def engine_for(database_url: str) -> Engine:
         hide_parameters=True,  # an error's text goes to logs, and parameters are personal
         pool_pre_ping=True,
         pool_size=10,
-        max_overflow=23,
+        max_overflow=25,
         json_serializer=lambda value: orjson.dumps(value).decode(),
         json_deserializer=orjson.loads,
         connect_args={"application_name": "dispatcher", "options": "-c timezone=UTC -c jit=off -c lock_timeout=30s"},

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from dispatcher.clicks.check import check_links
+from dispatcher.clicks.check import check_links, personal_in_links
 from dispatcher.contact_windows.changes import objections_to
 from dispatcher.content import meta_of, read_template_folder
 from dispatcher.content.check import check_template
@@ -318,6 +318,8 @@ def _check_links(
     reading: _Reading, shop: Shop | None, templates: Templates, senders: Iterable[Campaign | Trigger]
 ) -> None:
     """Hold links to the list of hosts: where the shop wrote one, and where somebody counts clicks."""
+    for (channel, name), files in sorted(templates.items()):
+        reading.warnings += map(str, personal_in_links(f"templates/{channel}/{name}", files))
     if shop is None:
         return
     counted: dict[tuple[str, str], str] = {

@@ -6,13 +6,24 @@ import re
 from collections.abc import Iterator, Mapping
 
 from dispatcher.content import Finding
-from dispatcher.content.context import KNOWN
+from dispatcher.content.context import KNOWN, PERSONAL_FIELDS
 from dispatcher.content.links import FILLED_IN, WrittenLink, links_in
 from dispatcher.destinations import AllowedHosts, destination_of
 
 #: The links that we make ourselves.
 _OURS = re.compile(rf"\{{\{{-?\s*(?:{'|'.join(name for name in sorted(KNOWN) if name.endswith('_url'))})\b")
 _HOST_IS_WRITTEN_OUT = re.compile(r"https?://[^/?#]+[/?#]", re.IGNORECASE)
+
+
+_PERSONAL = re.compile(rf"\bcontact\.({'|'.join(PERSONAL_FIELDS)})\b")
+
+
+def personal_in_links(place: str, files: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield a warning for each link that carries a name or an address: it is read wherever the link is."""
+    for link in links_in(files):
+        if found := _PERSONAL.search(link.source):
+            message = f"carries {found[0]} to every server and log on its way; use a number of the shop's own instead"
+            yield Finding(f"{place}/{link.file}", link.line, message, "warning")
 
 
 def check_links(place: str, files: Mapping[str, str], hosts: AllowedHosts, because: str) -> Iterator[Finding]:

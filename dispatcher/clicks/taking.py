@@ -17,6 +17,7 @@ from dispatcher import clock
 from dispatcher.clicks.bots import BURST, TOGETHER, Look, bot_reason
 from dispatcher.feedback.recording import record
 from dispatcher.feedback.report import Kind, Report
+from dispatcher.feedback.storing import key_of
 from dispatcher.keys import KeyRing
 from dispatcher.tokens import BadToken, ClickedLink
 
@@ -30,6 +31,7 @@ JOIN contact s ON s.id = t.contact_id
 LEFT JOIN run_link l ON l.run_id = m.run_id AND l.number = :number
 WHERE t.id = :id
 """)
+_IS_NOTED = text("SELECT EXISTS (SELECT FROM feedback WHERE source = :source AND event_key = :key)")
 # Whoever commits last sees the others, so of several at once none is missed.
 _MARK_TOGETHER = text("""
 UPDATE feedback f SET bot = :together
@@ -93,6 +95,9 @@ def note(database: Engine, key_ring: KeyRing, click: Click, look: Look) -> None:
         link=click.number,
         bot=bot,
     )
+    with database.connect() as connection:
+        if connection.scalar(_IS_NOTED, {"source": SOURCE, "key": key_of(key_ring, report)}):
+            return  # a scanner that opens a link again and again takes no lock
     record(database, key_ring, [report])
     with database.begin() as connection:
         connection.execute(

@@ -46,7 +46,7 @@ def _find(room: Room, clicked: ClickedLink) -> clicks.Click:
 
 
 async def _note(room: Room, click: clicks.Click, look: clicks.Look) -> None:
-    await in_thread(room.pools.clicks, lambda: clicks.note(room.database, room.key_ring, click, look))
+    await in_thread(room.pools.notes, lambda: clicks.note(room.database, room.key_ring, click, look))
 
 
 ROUTES = [Route("/c/{token:path}", follow)]  # Starlette adds HEAD

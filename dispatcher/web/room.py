@@ -38,6 +38,7 @@ class Pools:
     looks: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(3))
     pages: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
     clicks: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(3))
+    notes: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(2))  # of clicks, behind their redirects
     api: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(7))
     simulations: CapacityLimiter = field(
         default_factory=lambda: CapacityLimiter(1)

@@ -295,13 +295,14 @@ def test_a_list_of_hosts_holds_for_every_template(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("href", "level", "message"),
     [
-        ("https://small.example/o/{{ contact.first_name }}", "", ""),
-        ("https://small.example/?u={{ contact.first_name }}", "", ""),
+        ("https://small.example/o/{{ contact.country }}", "", ""),
+        ("https://small.example/o/{{ contact.email }}", "warning", "carries contact.email to every server"),
+        ("https://small.example/?u={{ contact.attributes.id|default(0) }}", "", ""),
         ("{{ unsubscribe_url }}", "", ""),
         ("{{ contact.attributes.page|default('') }}", "warning", "shows only when it is sent"),
-        ("https://small.example{{ contact.first_name }}/", "warning", "shows only when it is sent"),
-        ("https://{{ contact.first_name }}.small.example/", "warning", "shows only when it is sent"),
-        ("https://evil.example/{{ contact.first_name }}", "error", "leads to evil.example"),
+        ("https://small.example{{ contact.country }}/", "warning", "shows only when it is sent"),
+        ("https://{{ contact.country }}.small.example/", "warning", "shows only when it is sent"),
+        ("https://evil.example/{{ contact.country }}", "error", "leads to evil.example"),
         ("https://small.example@evil.example/", "error", "cannot be read as https://host/"),
     ],
 )
