@@ -1,7 +1,7 @@
 """Clicks: where the links of messages lead, and which click was hardly a person's.
 
 Revision ID: 0006
-Revises: 0008
+Revises: 0009
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from alembic import op
 
 revision = "0006"
-down_revision = "0008"
+down_revision = "0009"
 branch_labels = None
 depends_on = None
 

@@ -34,8 +34,9 @@ COUNTED = {
 }
 #: A browser that another site told to send something here.
 FOREIGN = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site", "Cookie": "session=1"}
-#: What may be written down of somebody who only looks: that a key was used, who looked at whose data, a click.
-NOTES = {"api_key", "audit", "feedback"}
+#: What may be written down of somebody who only looks: that a key was used, who looked at whose data (in the audit and
+#: its chain), a click, and how many asked.
+NOTES = {"api_key", "audit", "audit_link", "audit_head", "feedback", "figure"}
 
 
 @pytest.fixture

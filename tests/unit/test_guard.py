@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from types import SimpleNamespace
 
 import anyio
 from starlette.applications import Starlette
@@ -12,6 +13,7 @@ from starlette.routing import Route
 from starlette.types import Message
 
 from dispatcher.db import engine_for
+from dispatcher.figures import Figures
 from dispatcher.web.bad_links import A_SECOND, AT_ONCE, MOST_CLIENTS, BadLinks
 from dispatcher.web.guard import Guard
 from dispatcher.web.room import Pools
@@ -26,6 +28,7 @@ def _ask(messages: list[Message], *, body_seconds: float) -> list[Message]:
     """Return what is answered to a request whose body comes in these pieces, and then never ends."""
     sent: list[Message] = []
     app = Starlette(routes=[Route("/x", _read, methods=["POST"])])
+    app.state.room = SimpleNamespace(figures=Figures())
     scope = {"type": "http", "method": "POST", "path": "/x", "headers": [], "query_string": b"", "root_path": ""}
 
     async def receive() -> Message:
