@@ -77,5 +77,6 @@ DATA_MAP: dict[str, Holding] = {
     "trigger": _nobodys("the shop's rules"),
     "engine": _nobodys("the house itself"),
     "worker": _nobodys("its processes"),
+    "figure": _nobodys("how often and how long, for monitoring"),
     "api_key": _nobodys("who of the shop may knock"),
 }  # fmt: skip
