@@ -79,6 +79,9 @@ def test_links_are_https_with_anything_but_the_sandbox(settings: dict[str, Any],
         SMTP | {"smtp_url": "smtps://mail.example:many"},
         SMTP | {"smtp_url": "smtps://"},
         {"email_provider": "twilio"},
+        {"trusted_proxies": "*"},
+        {"trusted_proxies": "10.0.0.7, proxy.example"},
+        {"trusted_proxies": "10.0.0.7/8"},
     ],
 )
 def test_what_cannot_be_meant_is_refused(wrong: dict[str, Any]) -> None:
