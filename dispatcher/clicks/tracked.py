@@ -19,9 +19,10 @@ from dispatcher.keys import DataKey
 _READ = text("SELECT number, destination FROM run_link WHERE run_id = :run")
 _FREEZE = text("""
 INSERT INTO run_link (run_id, number, destination)
-SELECT :run, x.number - 1, x.destination FROM unnest(CAST(:destinations AS text[])) WITH ORDINALITY AS x(destination, number)
+SELECT :run, x.number - 1, x.destination
+FROM unnest(CAST(:destinations AS text[])) WITH ORDINALITY AS x(destination, number)
 ON CONFLICT (run_id, number) DO NOTHING
-""")  # noqa: E501
+""")
 # The second half sees the table as it was before the first, so each message is there once.
 _NUMBER = text("""
 WITH fresh AS (
