@@ -66,6 +66,8 @@ class Settings(BaseSettings):
     twilio_auth_token: SecretStr | None = Field(default=None, validate_default=True)
     twilio_messaging_service_sid: str | None = Field(default=None, validate_default=True)
     twilio_url: str | None = None  #: instead of https://api.twilio.com
+    shopify_secret: SecretStr | None = None  #: of its webhooks; after a rotation the new and the old one, comma between
+    woocommerce_secret: SecretStr | None = None  #: likewise
     smtp_url: SecretStr | None = Field(default=None, validate_default=True)  #: smtps://user:password@host:465
     dkim_selectors: str | None = None  #: comma-separated; under which mails are signed, for `doctor` to look at
     from_email: str | None = None  #: instead of shop.from_email

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
 from dispatcher import brake as braking
-from dispatcher import doubt, replies, schedules, sending
+from dispatcher import doubt, mailroom, schedules, sending
 from dispatcher import plan as planning
 from dispatcher import release as releasing
 from dispatcher import rescue as rescuing
@@ -98,11 +98,12 @@ def fire() -> None:
 
 @dramatiq.actor(queue_name=FEEDBACK)
 def sort_feedback() -> None:
-    """Sort what providers told us into the ledger."""
+    """Sort what providers and storefronts told us."""
     if not _sorting.acquire(blocking=False):
         return
     try:
-        inbox.sort_all(boot.hands().database, boot.hands().sender.key_ring, replies.take, rounds=SORT_ROUNDS)
+        inbox.sort_all(boot.hands().database, boot.hands().sender.key_ring, mailroom.take, rounds=SORT_ROUNDS)
+        inbox.forget_old(boot.hands().database)
     finally:
         _sorting.release()
 

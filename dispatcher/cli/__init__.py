@@ -19,12 +19,14 @@ from dispatcher.cli import (
     contacts,
     explanations,
     imports,
+    inbox,
     keys,
     operations,
     reviews,
     rooms,
     runs,
     segments,
+    storefronts,
     suppressions,
     templates,
     triggers,
@@ -48,7 +50,7 @@ app = typer.Typer(
 )
 for group in (workspaces, rooms, imports, segments, campaigns, triggers, runs, explanations, contacts, consents):
     group.add_to(app)
-for group in (suppressions, reviews, templates, keys, operations):
+for group in (suppressions, reviews, inbox, storefronts, templates, keys, operations):
     group.add_to(app)
 
 

@@ -20,6 +20,7 @@ from dispatcher.tables.links import run_link, tracked_message
 from dispatcher.tables.messages import AUTHORISED, MAY_HAVE_LEFT, OPEN, TROUBLE, attempt, batch, lane, message
 from dispatcher.tables.people import address, contact, contact_alias, suppression
 from dispatcher.tables.rights import audit_head, audit_link, erasure
+from dispatcher.tables.storefronts import storefront_count, storefront_customer, storefront_request
 
 __all__ = [
     "AUTHORISED",
@@ -60,6 +61,9 @@ __all__ = [
     "run",
     "run_link",
     "segment",
+    "storefront_count",
+    "storefront_customer",
+    "storefront_request",
     "suppression",
     "template",
     "tracked_message",
