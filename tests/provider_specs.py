@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from functools import cache
@@ -69,6 +70,65 @@ def _over_budget(request: Any) -> Iterator[str]:
     kinds = [part["type"] for part in request["content"]]
     if kinds != sorted(kinds, key=["text/plain", "text/html"].index):
         yield "content: text/plain comes first"
+
+
+_OPEN_PATH = re.compile(r"\{(\w+)\}")
+
+
+def suppression_faults(method: str, target: str, headers: Mapping[str, str], body: bytes) -> list[str]:
+    """Return what is wrong with a request about SendGrid's suppression lists: path, query, headers, body."""
+    document = suppressions_document()
+    parts = urlsplit(target)
+    found = next(
+        ((path, values) for path, pattern in _patterns() if (values := pattern.fullmatch(parts.path)) is not None), None
+    )
+    if found is None or method.lower() not in document["paths"][found[0]]:
+        return [f"no such operation: {method} {parts.path}"]
+    operation = document["paths"][found[0]][method.lower()]
+    faults = [] if headers.get("Authorization", "").startswith("Bearer ") else ["authorization: no bearer"]
+    if "@" in parts.path or any("%" not in value for name, value in found[1].groupdict().items() if name == "email"):
+        faults.append("path: an address must be percent-encoded")
+    known = {one["name"]: one for one in (_resolved(document, p) for p in operation.get("parameters", ()))
+             if one["in"] == "query"}  # fmt: skip
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name not in known:
+            faults.append(f"query: there is no {name}")
+            continue
+        typed: Any = int(value) if known[name]["schema"]["type"] == "integer" and value.isdecimal() else value
+        faults += [f"query {name}: {_shown(e)}" for e in Draft202012Validator(known[name]["schema"]).iter_errors(typed)]
+    if "requestBody" in operation:
+        schema = _resolved(document, operation["requestBody"])["content"]["application/json"]["schema"]
+        try:
+            faults += [_shown(error) for error in _validator(schema, document).iter_errors(json.loads(body))]
+        except ValueError:
+            faults.append("body: not JSON")
+    elif body:
+        faults.append("body: there is none in this operation")
+    return faults
+
+
+@cache
+def suppressions_document() -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((FOLDER / "tsg_suppressions_v3.json").read_bytes())
+    _close(document["components"]["schemas"])
+    _close(document["components"]["requestBodies"])
+    return document
+
+
+@cache
+def _patterns() -> list[tuple[str, re.Pattern[str]]]:
+    """Return every path with its pattern, those without a hole in them first."""
+    paths = sorted(suppressions_document()["paths"], key=lambda path: ("{" in path, path))
+    return [(path, re.compile(_OPEN_PATH.sub(r"(?P<\1>[^/]+)", path))) for path in paths]
+
+
+def _resolved(document: Mapping[str, Any], value: Any) -> Any:
+    while "$ref" in value:
+        found: Any = document
+        for name in value["$ref"].removeprefix("#/").split("/"):
+            found = found[name]
+        value = found
+    return value
 
 
 def twilio_faults(account_sid: str, headers: Mapping[str, str], body: bytes) -> list[str]:

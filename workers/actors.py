@@ -12,14 +12,14 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
 from dispatcher import brake as braking
-from dispatcher import doubt, replies, schedules, sending
+from dispatcher import doubt, mirrors, replies, schedules, sending
 from dispatcher import plan as planning
 from dispatcher import release as releasing
 from dispatcher import rescue as rescuing
 from dispatcher.feedback import inbox
 from dispatcher.release import Ticket
 from workers import boot
-from workers.broker import FEEDBACK, HOUSEKEEPING, LANES, PLAN, RELEASE, WATCH, wake
+from workers.broker import FEEDBACK, HOUSEKEEPING, LANES, MIRRORS, PLAN, RELEASE, WATCH, wake
 
 log = structlog.get_logger()
 
@@ -30,6 +30,7 @@ _firing = threading.BoundedSemaphore(1)
 #: Of each one at once in a worker, whatever tickets there are.
 _sorting = threading.BoundedSemaphore(1)
 _doubting = threading.BoundedSemaphore(1)
+_mirroring = threading.BoundedSemaphore(1)
 #: So many rounds of the inbox at once; the next ticket comes a second later.
 SORT_ROUNDS = 20
 #: One planning ticket works this long at most, so that the next run's pages get their turn.
@@ -116,6 +117,18 @@ def settle_doubt() -> None:
         doubt.settle_doubt(boot.hands().database, boot.hands().providers.values())
     finally:
         _doubting.release()
+
+
+@dramatiq.actor(queue_name=MIRRORS)
+def mirror() -> None:
+    """Keep the providers' own suppression lists and ours in step."""
+    if not _mirroring.acquire(blocking=False):
+        return
+    try:
+        for provider in mirrors.mirrors_of(boot.hands().providers.values()):
+            mirrors.mirror_when_due(boot.hands().database, boot.hands().sender.key_ring, provider)
+    finally:
+        _mirroring.release()
 
 
 @dramatiq.actor(queue_name=WATCH)

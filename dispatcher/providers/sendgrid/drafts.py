@@ -47,11 +47,13 @@ class Draft:
 def drafts_of(envelopes: Sequence[Envelope]) -> list[Draft]:
     """Return the requests that carry these mails; each is in exactly one.  They must be writable as UTF-8.
 
-    Mails of one language share a skeleton.  Whoever's own part is too large for substitutions gets a request alone.
+    Mails of one language and class share a skeleton.  Whoever's own part is too large for substitutions gets a request
+    alone.
     """
-    groups: dict[tuple[str, bool], list[Envelope]] = {}
+    groups: dict[tuple[str, bool, bool], list[Envelope]] = {}
     for envelope in envelopes:
-        groups.setdefault((envelope.content.locale, envelope.content.html is None), []).append(envelope)
+        alike = envelope.content.locale, envelope.content.html is None, envelope.marketing
+        groups.setdefault(alike, []).append(envelope)
     return [draft for group in groups.values() for draft in _drafts(group)]
 
 
@@ -159,6 +161,13 @@ def _encoded(
             "open_tracking": {"enable": False},
             # It would put a List-Unsubscribe of its own in place of ours.
             "subscription_tracking": {"enable": False},
+        },
+        # Unsubscribing and complaining stop marketing, there as here (ADR 32); bounces stop everything.
+        "mail_settings": {}
+        if first.marketing
+        else {
+            "bypass_unsubscribe_management": {"enable": True},
+            "bypass_spam_management": {"enable": True},
         },
     }
     return orjson.dumps({name: value for name, value in request.items() if value})
