@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from ledger_rows import add_address, add_message
@@ -15,7 +17,7 @@ from sqlalchemy import Engine, text
 from standin_lists import GROUP, ListsStandIn, Say
 from standins import StandIn, stand_in
 
-from dispatcher import clock, consent, mirrors, suppression
+from dispatcher import cli, clock, consent, mirrors, suppression
 from dispatcher.consent import ConsentChange
 from dispatcher.errors import Refused
 from dispatcher.keys import KeyRing
@@ -463,3 +465,56 @@ def test_it_is_compared_once_a_day(house: House) -> None:
 def test_every_what_is_told_in_json_by_its_own_word(house: House) -> None:
     house.lists.put("spam_reports", "no address")
     assert json.loads(json.dumps(house.compare())) == {"spam_reports": {str(What.UNREADABLE): 1}}
+
+
+@pytest.fixture
+def run(house: House, api: StandIn, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:  # fmt: skip
+    """Run a command of an installation that sends through SendGrid."""
+    for name in [name for name in os.environ if name.startswith("DISPATCHER_")]:
+        monkeypatch.delenv(name)
+    settings = {"DATABASE_URL": database_url, "BROKER_URL": "redis://127.0.0.1:1", "HOME": str(tmp_path / "home"),
+                "EMAIL_PROVIDER": "sendgrid", "SENDGRID_API_KEY": "SG.secret", "SENDGRID_URL": api.url,
+                "SENDGRID_UNSUBSCRIBE_GROUP": str(GROUP), "PUBLIC_URL": "https://shop.example"}  # fmt: skip
+    for name, value in settings.items():
+        monkeypatch.setenv(f"DISPATCHER_{name}", value)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        return (cli.run(list(arguments)), *capsys.readouterr())
+
+    return run
+
+
+def test_the_commands_compare_and_tell_what_was_different(
+    house: House, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    house.person("ana")
+    house.lists.put("unsubscribes", ANA)
+
+    code, out, err = run("suppression", "mirror", "--dry-run")
+    assert (code, err) == (0, "nothing was changed\n")
+    assert "taken_in" in out
+    assert house.reasons(ANA) == set()
+
+    assert run("suppression", "differences")[2] == "nothing was compared yet\n"
+    code, out, _ = run("suppression", "mirror", "--json")
+    assert json.loads(out) == {"sendgrid": {"unsubscribes": {"taken_in": 1}}}
+    told = json.loads(run("suppression", "differences", "--json")[1])
+    assert told["complete"]
+    assert [(one["list"], one["what"], one["contact"]) for one in told["differences"]] == [
+        ("unsubscribes", "taken_in", "ana")
+    ]
+    assert ANA not in run("suppression", "differences")[1]
+
+
+def test_without_a_provider_that_has_lists_the_command_says_so(
+    run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISPATCHER_EMAIL_PROVIDER", "sandbox")
+
+    code, _, err = run("suppression", "mirror")
+
+    assert code == 1
+    assert "no provider that is configured" in err
