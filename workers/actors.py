@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
 from dispatcher import brake as braking
-from dispatcher import doubt, mirrors, replies, schedules, sending
+from dispatcher import doubt, mailboxes, mirrors, replies, schedules, sending
 from dispatcher import plan as planning
 from dispatcher import release as releasing
 from dispatcher import rescue as rescuing
@@ -31,8 +31,11 @@ _firing = threading.BoundedSemaphore(1)
 _sorting = threading.BoundedSemaphore(1)
 _doubting = threading.BoundedSemaphore(1)
 _mirroring = threading.BoundedSemaphore(1)
+_reading_mail = threading.BoundedSemaphore(1)
 #: So many rounds of the inbox at once; the next ticket comes a second later.
 SORT_ROUNDS = 20
+#: A full mailbox is read in portions; the next ticket goes on.
+MAILBOX_SECONDS = 60.0
 #: One planning ticket works this long at most, so that the next run's pages get their turn.
 PLAN_SECONDS = 5.0
 
@@ -129,6 +132,20 @@ def mirror() -> None:
             mirrors.mirror_when_due(boot.hands().database, boot.hands().sender.key_ring, provider)
     finally:
         _mirroring.release()
+
+
+@dramatiq.actor(queue_name=MIRRORS)
+def read_mailbox() -> None:
+    """Take in the bounces and complaints that lie in the mailbox."""
+    mailbox = boot.bounce_mailbox()
+    if mailbox is None or not _reading_mail.acquire(blocking=False):
+        return
+    try:
+        mailboxes.read_mailbox(boot.hands().database, boot.hands().sender.key_ring, mailbox, seconds=MAILBOX_SECONDS)
+    except mailboxes.MailboxAway as error:
+        log.warning("mailbox.away", why=str(error))
+    finally:
+        _reading_mail.release()
 
 
 @dramatiq.actor(queue_name=WATCH)

@@ -11,6 +11,7 @@ from dramatiq import Worker
 from dramatiq.brokers.redis import RedisBroker
 
 from dispatcher import figures
+from dispatcher.mailboxes.imap import Mailbox, mailbox_at
 from dispatcher.providers import providers_for
 from dispatcher.registration import Registration, heartbeat, register, unregister
 from dispatcher.rendering import Sender
@@ -44,6 +45,7 @@ HEARTBEAT_SECONDS = 2.0
 LAST_SLICE_MILLISECONDS = 30_000
 
 _hands: Hands | None = None
+_bounce_mailbox: Mailbox | None = None
 
 
 def hands() -> Hands:
@@ -51,6 +53,11 @@ def hands() -> Hands:
     if _hands is None:
         raise RuntimeError("this process is not a worker")
     return _hands
+
+
+def bounce_mailbox() -> Mailbox | None:
+    """Return the mailbox that this installation reads; None if it reads none."""
+    return _bounce_mailbox
 
 
 def serve(runtime: Runtime, group: str) -> int:
@@ -82,8 +89,10 @@ def serve(runtime: Runtime, group: str) -> int:
 
 
 def _prepare(runtime: Runtime, registration: Registration, stopping: threading.Event) -> None:
-    global _hands  # noqa: PLW0603 - one process, one pair of hands
+    global _hands, _bounce_mailbox  # noqa: PLW0603 - one process, one pair of hands
     settings = runtime.settings
+    if settings.bounce_mailbox_url is not None:
+        _bounce_mailbox = mailbox_at(settings.bounce_mailbox_url.get_secret_value())
     _hands = Hands(
         database=runtime.database,
         sender=Sender(runtime.key_ring, settings.public_url, settings.from_email, settings.postal_address),
