@@ -61,6 +61,7 @@ class Settings(BaseSettings):
     sendgrid_api_key: SecretStr | None = Field(default=None, validate_default=True)
     sendgrid_url: str | None = None  #: instead of https://api.sendgrid.com
     sendgrid_slice: int = Field(default=250, ge=1, le=1_000)  #: most mails of one request
+    sendgrid_activity: bool = False  #: whether its Email Activity, which has to be bought, may be asked
     #: unsubscribe group at SendGrid that our opt-outs of marketing go into; none: they go into no list there
     sendgrid_unsubscribe_group: int | None = Field(default=None, ge=1)
     sendgrid_webhook_key: str | None = None  #: public key of SendGrid's signed events, base64; none: none are taken

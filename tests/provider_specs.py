@@ -153,6 +153,52 @@ def twilio_faults(account_sid: str, headers: Mapping[str, str], body: bytes) -> 
     return faults
 
 
+def twilio_list_faults(account_sid: str, headers: Mapping[str, str], query: str) -> list[str]:
+    """Return what is wrong with a GET of Accounts/{account_sid}/Messages.json."""
+    faults = []
+    user, _, password = _basic(headers.get("Authorization", "")).partition(":")
+    if user != account_sid or not password:
+        faults.append("authorization: not this account's")
+    document = json.loads((FOLDER / "twilio_api_v2010_messaging.json").read_bytes())
+    get = document["paths"]["/2010-04-01/Accounts/{AccountSid}/Messages.json"]["get"]
+    known = {one["name"]: one["schema"] for one in get["parameters"] if one["in"] == "query"}
+    known["To"] = {**known["To"], "pattern": r"^\+[1-9][0-9]{6,14}$"}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name not in known:
+            faults.append(f"query: there is no {name}")
+            continue
+        typed: Any = int(value) if known[name]["type"] == "integer" and value.isdecimal() else value
+        faults += [f"query {name}: {_shown(e)}" for e in Draft202012Validator(known[name]).iter_errors(typed)]
+    return faults
+
+
+def twilio_message_faults(record: Mapping[str, Any]) -> list[str]:
+    """Return what of a message's record is not as Twilio describes it: a stand-in must not be kinder than Twilio."""
+    document = json.loads((FOLDER / "twilio_api_v2010_messaging.json").read_bytes())
+    schema = document["components"]["schemas"]["api.v2010.account.message"]
+    validator = _validator({**schema, "additionalProperties": False}, document)
+    return [_shown(error) for error in validator.iter_errors(record)]
+
+
+_ACTIVITY_QUERY = re.compile(r"unique_args\['[\w-]+'\]=\"[0-9a-f-]{36}\"")
+
+
+def activity_faults(target: str, headers: Mapping[str, str]) -> list[str]:
+    """Return what is wrong with a GET of /v3/messages or /v3/messages/{msg_id}, as SendGrid's reference has them."""
+    parts = urlsplit(target)
+    faults = [] if headers.get("Authorization", "").startswith("Bearer ") else ["authorization: no bearer"]
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if parts.path != "/v3/messages":
+        return faults + ["query: there is none here"] * bool(query)
+    if set(query) - {"query", "limit"}:
+        faults.append("query: a name that is none")
+    if _ACTIVITY_QUERY.fullmatch(query.get("query", "")) is None:
+        faults.append('query: not like name="value"')
+    if not 1 <= int(query.get("limit", "10")) <= 1_000:
+        faults.append("limit: out of bounds")
+    return faults
+
+
 def _basic(authorization: str) -> str:
     kind, _, encoded = authorization.partition(" ")
     return base64.b64decode(encoded).decode() if kind == "Basic" else ""

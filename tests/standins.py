@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from provider_specs import read_both, sendgrid_faults, twilio_faults
 from standin_lists import ListsStandIn, Say
+from standin_records import RecordsStandIn
 
 from dispatcher.providers.protocol import boot_seconds
 
@@ -60,6 +61,7 @@ class StandIn:
     complaints: list[str] = field(default_factory=list)  #: about requests that no provider would understand
     answers: Callable[[Call], Say | None] = lambda _: None
     lists: ListsStandIn = field(default_factory=ListsStandIn)  #: SendGrid's own suppression lists
+    records: RecordsStandIn = field(default_factory=RecordsStandIn)  #: what both show of what they took
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def ids(self) -> list[str]:
@@ -68,6 +70,8 @@ class StandIn:
     def receive(self, path: str, headers: Mapping[str, str], body: bytes, method: str = "POST") -> Say:
         if path.startswith(("/v3/asm/", "/v3/suppression/")):
             return self.lists.receive(method, path, headers, body)
+        if method == "GET":
+            return self.records.receive(path, headers, self.taken)
         found = _TWILIO.fullmatch(path)
         if found:
             wrong = twilio_faults(found[1], headers, body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 
 import dramatiq
 import dramatiq.errors
@@ -12,7 +13,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
 from dispatcher import brake as braking
-from dispatcher import doubt, mailboxes, mirrors, replies, schedules, sending
+from dispatcher import doubt, mailboxes, mirrors, rendering, replies, schedules, sending
 from dispatcher import plan as planning
 from dispatcher import release as releasing
 from dispatcher import rescue as rescuing
@@ -117,7 +118,8 @@ def settle_doubt() -> None:
     if not _doubting.acquire(blocking=False):
         return
     try:
-        doubt.settle_doubt(boot.hands().database, boot.hands().providers.values())
+        database, sender = boot.hands().database, boot.hands().sender
+        doubt.settle_doubt(database, boot.hands().providers.values(), partial(rendering.render_again, database, sender))
     finally:
         _doubting.release()
 

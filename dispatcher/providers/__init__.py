@@ -46,6 +46,7 @@ def _provider(channel: str, name: str, settings: Settings, http: Http) -> Provid
                 url=settings.sendgrid_url or SENDGRID_URL,
                 slice_size=settings.sendgrid_slice,
                 unsubscribe_group=settings.sendgrid_unsubscribe_group,
+                reads_activity=settings.sendgrid_activity,
             )
         case "smtp":
             return Smtp(server_at(_secret(settings.smtp_url)))

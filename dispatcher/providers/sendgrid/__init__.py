@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from uuid import UUID
 
+from dispatcher.doubt import Doubtful, Sighting
 from dispatcher.providers.http import Http, Request
 from dispatcher.providers.protocol import Accepted, Entry, Envelope, Moment, Probe, Receipt, Rejected, TheirList
+from dispatcher.providers.sendgrid.activity import Activity
 from dispatcher.providers.sendgrid.answers import Refused, meaning
 from dispatcher.providers.sendgrid.drafts import MOST_PEOPLE, Draft, drafts_of
 from dispatcher.providers.sendgrid.lists import Lists
@@ -31,10 +33,12 @@ class SendGrid:
         url: str = DEFAULT_URL,
         slice_size: int = DEFAULT_SLICE,
         unsubscribe_group: int | None = None,
+        reads_activity: bool = False,
         pause: Callable[[float], object] = time.sleep,
     ) -> None:
         self._http = http
         self._place = url
+        self._activity = Activity(http, api_key=api_key, url=url) if reads_activity else None
         self._lists = Lists(http, api_key=api_key, url=url, group=unsubscribe_group, pause=pause)
         self._url = f"{url}/v3/mail/send"
         self._headers = {"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"}
@@ -57,6 +61,9 @@ class SendGrid:
 
     def probe(self, seconds: float) -> list[Probe]:
         return probe(self._place, self._headers, seconds)
+
+    def look_up(self, doubtful: Sequence[Doubtful]) -> list[Sighting]:
+        return [] if self._activity is None else self._activity.look_up(doubtful)
 
     def suppression_lists(self) -> Sequence[TheirList]:
         return self._lists.all()

@@ -27,7 +27,7 @@ MOST_PEOPLE = 1_000  #: of a request; API reference, "Limitations"
 MOST_BYTES = 30_000_000  #: of a request
 MOST_SUBSTITUTION_BYTES = 10_000  #: keys and values of a person
 _MOST_KEYS = 100  #: of a person; today's reference says 10,000, an older one said 100
-_MESSAGE_ID_ARGUMENT = "dispatcher_message_id"
+MESSAGE_ID_ARGUMENT = "dispatcher_message_id"
 
 #: Headers that SendGrid writes itself.
 _THEIRS = frozenset(
@@ -146,7 +146,7 @@ def _encoded(
         person["headers"] = {name: value for name, value in headers.items() if name not in shared_headers}
         if own:
             person["substitutions"] = own
-        person["custom_args"] = {_MESSAGE_ID_ARGUMENT: str(envelope.message_id)}
+        person["custom_args"] = {MESSAGE_ID_ARGUMENT: str(envelope.message_id)}
         people.append({name: value for name, value in person.items() if value})
     request: dict[str, Any] = {
         "personalizations": people,
