@@ -84,9 +84,10 @@ def judge(list_: TheirList, entry: Entry, held: Standing | None, taken_back: Cal
 
 
 def _agrees(list_: TheirList, held: Standing) -> bool:
-    if list_.reason in held.reasons or held.belongs_on(list_) or held.stops_all:
+    """Whether we know of it.  Each reason counts by itself: one may be lifted while another stays."""
+    if list_.reason in held.reasons or held.belongs_on(list_):
         return True
-    return list_.reason == "unsubscribe" and (held.stops_marketing or bool(held.reasons))
+    return list_.reason == "unsubscribe" and held.stops_marketing
 
 
 def _is_hard(entry: Entry) -> bool:

@@ -6,29 +6,26 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from ledger_rows import add_address, add_message
-from people import add_person, say
+from ledger_rows import add_message
+from mirroring import GROUP_LIST, House, house_of
 from sqlalchemy import Engine, text
-from standin_lists import GROUP, ListsStandIn, Say
+from standin_lists import GROUP, Say
 from standins import StandIn, stand_in
 
-from dispatcher import cli, clock, consent, mirrors, suppression
-from dispatcher.consent import ConsentChange
+from dispatcher import cli, mirrors
 from dispatcher.errors import Refused
 from dispatcher.keys import KeyRing
-from dispatcher.mirrors import mirror_now, mirror_when_due
+from dispatcher.mirrors import mirror_when_due
 from dispatcher.mirrors.comparing import What
 from dispatcher.providers.http import Http
 from dispatcher.providers.protocol import TheirList
 from dispatcher.providers.sendgrid import SendGrid
 
 ANA, BEN, EVE = "ana@people.example", "ben@people.example", "eve@nowhere.example"
-GROUP_LIST = f"group-{GROUP}"
 
 
 @pytest.fixture(scope="module")
@@ -37,79 +34,10 @@ def api() -> Iterator[StandIn]:
         yield api
 
 
-@dataclass
-class House:
-    """A ledger, SendGrid's lists, and what may happen to either."""
-
-    database: Engine
-    key_ring: KeyRing
-    provider: SendGrid
-    lists: ListsStandIn
-    waited: list[float] = field(default_factory=list)
-
-    def person(self, name: str, *, said: str = "granted") -> int:
-        with self.database.begin() as connection:
-            contact = add_person(connection, self.key_ring, name, granted=())
-            say(connection, self.key_ring, contact, [("email", "offers", said)])
-        return contact
-
-    def address(self, email: str) -> int:
-        with self.database.begin() as connection:
-            return add_address(connection, self.key_ring, "email", email)
-
-    def suppress(self, email: str, reason: suppression.Reason, source: str = "test") -> None:
-        with self.database.begin() as connection:
-            suppression.add(connection, add_address(connection, self.key_ring, "email", email), reason, source=source)
-
-    def lift(self, email: str, reason: suppression.Reason) -> None:
-        address = self.address(email)
-        with self.database.begin() as connection:
-            suppression.remove(connection, address, reason, by="test", as_the_person=True)
-
-    def says(self, contact: int, action: str) -> None:
-        """The person says so now."""
-        with self.database.begin() as connection:
-            row = connection.execute(text("SELECT email_address_id FROM contact WHERE id = :id"), {"id": contact}).one()
-            now = clock.read_now(connection)
-            change = ConsentChange(contact, "email", "offers", action, "person", "test", now, row[0])  # type: ignore[arg-type]
-            consent.record(connection, self.key_ring, [change], now=now)
-
-    def push(self) -> None:
-        """Let the clock come by once, at a time when no comparison is due."""
-        with self.database.begin() as connection:
-            connection.execute(
-                text("""
-                INSERT INTO mirror (provider, reconcile_at) VALUES ('sendgrid', clock_timestamp() + interval '1 day')
-                ON CONFLICT (provider) DO UPDATE SET reconcile_at = excluded.reconcile_at, wait_until = NULL""")
-            )
-            connection.execute(text("UPDATE mirror_change SET retry_at = NULL"))
-        mirror_when_due(self.database, self.key_ring, self.provider)
-
-    def compare(self, *, dry_run: bool = False) -> dict[str, dict[str, int]]:
-        found = mirror_now(self.database, self.key_ring, self.provider, dry_run=dry_run)
-        return {
-            name: {str(what): number for what, number in counted.items()} for name, counted in found.figures.items()
-        }
-
-    def reasons(self, email: str) -> set[str]:
-        with self.database.begin() as connection:
-            address = add_address(connection, self.key_ring, "email", email)
-            return {one.reason for one in suppression.suppressions_of(connection, address)}
-
-    def waiting(self) -> int:
-        with self.database.connect() as connection:
-            return int(connection.scalar(text("SELECT count(*) FROM mirror_change")) or 0)
-
-
 @pytest.fixture
 def house(database: Engine, key_ring: KeyRing, api: StandIn) -> Iterator[House]:
-    api.lists = ListsStandIn()
-    waited: list[float] = []
-    provider = SendGrid(Http(answer_seconds=5), api_key="SG.secret", url=api.url, unsubscribe_group=GROUP,
-                        pause=waited.append)  # fmt: skip
-    yield House(database, key_ring, provider, api.lists, waited)
-    provider.close()
-    assert api.lists.complaints == [], "every request is as SendGrid's description says"
+    with house_of(database, key_ring, api) as house:
+        yield house
 
 
 def test_what_stops_everything_goes_on_the_list_that_does_and_what_stops_marketing_on_the_group(house: House) -> None:
