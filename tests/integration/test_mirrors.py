@@ -24,6 +24,7 @@ from dispatcher.mirrors.comparing import What
 from dispatcher.providers.http import Http
 from dispatcher.providers.protocol import TheirList
 from dispatcher.providers.sendgrid import SendGrid
+from dispatcher.rights import export_contact
 
 ANA, BEN, EVE = "ana@people.example", "ben@people.example", "eve@nowhere.example"
 
@@ -446,3 +447,19 @@ def test_without_a_provider_that_has_lists_the_command_says_so(
 
     assert code == 1
     assert "no provider that is configured" in err
+
+
+def test_the_export_of_a_person_shows_on_which_lists_we_put_them_and_what_was_taken_back(house: House) -> None:
+    ana = house.person("ana")
+    house.suppress(ANA, "operator")
+    house.push()
+    house.suppress(ANA, "hard_bounce")
+    house.lift(ANA, "hard_bounce")
+
+    with house.database.connect() as connection:
+        told = export_contact(connection, house.key_ring, ana)
+
+    assert {(one["list"], one["is_about_to_change"]) for one in told["provider_lists"]} == {
+        ("unsubscribes", True), ("group", True)
+    }  # fmt: skip
+    assert [one["reason"] for one in told["suppressions_lifted"]] == ["hard_bounce"]
