@@ -20,7 +20,7 @@ from dispatcher import rescue as rescuing
 from dispatcher.feedback import inbox
 from dispatcher.release import Ticket
 from workers import boot
-from workers.broker import FEEDBACK, HOUSEKEEPING, LANES, MIRRORS, PLAN, RELEASE, WATCH, wake
+from workers.broker import DOUBT, FEEDBACK, HOUSEKEEPING, LANES, MIRRORS, PLAN, RELEASE, WATCH, wake
 
 log = structlog.get_logger()
 
@@ -112,7 +112,7 @@ def sort_feedback() -> None:
         _sorting.release()
 
 
-@dramatiq.actor(queue_name=WATCH)
+@dramatiq.actor(queue_name=DOUBT)
 def settle_doubt() -> None:
     """Look for evidence about messages of unknown outcome."""
     if not _doubting.acquire(blocking=False):

@@ -18,6 +18,7 @@ from dispatcher.rendering import Sender
 from dispatcher.runtime import Runtime
 from dispatcher.sending import Hands
 from workers.broker import (
+    DOUBT,
     FEEDBACK,
     HOUSEKEEPING,
     MARKETING_LANES,
@@ -37,7 +38,7 @@ log = structlog.get_logger()
 GROUPS: dict[str, tuple[tuple[str, ...], int, int]] = {
     "marketing": (MARKETING_LANES, 2, 3),
     "transactional": (TRANSACTIONAL_LANES, 4, 5),
-    "control": ((RELEASE, PLAN, HOUSEKEEPING, FEEDBACK, WATCH, MIRRORS), 8, 1),
+    "control": ((RELEASE, PLAN, HOUSEKEEPING, FEEDBACK, WATCH, DOUBT, MIRRORS), 9, 1),
 }
 #: How long a queue that was found empty is left alone at most.  What a person waits for is looked for more often.
 POLL_MILLISECONDS = {"marketing": 200, "transactional": 25, "control": 100}

@@ -43,6 +43,11 @@ class Askings:
                 self._asked[one.message_id] = (now + pause.total_seconds(), times + 1)
             return due[: self._at_once]
 
+    def is_at_rest(self) -> bool:
+        """Whether the last answer was one that makes asking again useless for a while."""
+        with self._lock:
+            return self._now() < self._rests_until
+
     def heed(self, exchange: Exchange) -> Answer | None:
         """Return an answer that says something; else rest as long as it takes to be worth asking again."""
         if isinstance(exchange, Answer) and exchange.status == 200 and exchange.whole:

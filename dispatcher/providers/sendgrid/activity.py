@@ -32,7 +32,11 @@ class Activity:
         self._askings = Askings(_AT_ONCE)
 
     def look_up(self, doubtful: Sequence[Doubtful]) -> list[Sighting]:
-        return [seen for one in self._askings.next(doubtful) if (seen := self._look_up(one)) is not None]
+        seen = []
+        for one in self._askings.next(doubtful):
+            if not self._askings.is_at_rest() and (found := self._look_up(one)) is not None:
+                seen.append(found)
+        return seen
 
     def _look_up(self, one: Doubtful) -> Sighting | None:
         query = urlencode({"query": f"unique_args['{MESSAGE_ID_ARGUMENT}']=\"{one.message_id}\"", "limit": 1})

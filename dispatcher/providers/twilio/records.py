@@ -39,6 +39,8 @@ class Records:
     def look_up(self, doubtful: Sequence[Doubtful], text_of: Callable[[Envelope], str]) -> list[Sighting]:
         seen = []
         for one in self._askings.next(doubtful):
+            if self._askings.is_at_rest():
+                break
             envelope = one.envelope()
             if envelope is None:
                 continue
