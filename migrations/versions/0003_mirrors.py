@@ -1,7 +1,7 @@
 """Mirrors of the providers' suppression lists, and a mailbox of bounces.
 
 Revision ID: 0003
-Revises: 0009
+Revises: 0006
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from alembic import op
 
 revision = "0003"
-down_revision = "0009"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 
