@@ -62,6 +62,8 @@ def tick(runtime: Runtime) -> int:
         (1, actors.sort_feedback),
         (1, actors.brake),
         (5, actors.settle_doubt),
+        (20, actors.mirror),
+        (120, actors.read_mailbox),
     )
     #: What a NOTIFY means; the tick alone would do, a second later.
     heard = {"run": actors.plan, "due": actors.release, "engine": actors.release, "feedback": actors.sort_feedback}
