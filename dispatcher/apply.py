@@ -14,10 +14,11 @@ from typing import Any, Literal
 import orjson
 from sqlalchemy import Connection, text
 
-from dispatcher import audit, clock, db, interests, lanes
+from dispatcher import audit, clock, db, interests
 from dispatcher.contact_windows.changes import loosenings
 from dispatcher.content import template_hash
 from dispatcher.definitions import Campaign, Schedule, Shop
+from dispatcher.rates import accounts
 from dispatcher.schedules import next_occurrence
 from dispatcher.workspace import Workspace
 from segments.definition import to_json
@@ -63,7 +64,7 @@ def _apply_shop(connection: Connection, shop: Shop, by: str) -> Change:
         return Change("shop", shop.shop.name, "unchanged")
     half_life = interests.read_half_life(connection)
     connection.execute(text("UPDATE engine SET shop = CAST(:shop AS jsonb)"), {"shop": _json(wanted)})
-    lanes.set_rates(connection, shop.rates)
+    accounts.set_rates(connection, shop.rates)
     _record_loosenings(connection, Shop.model_validate(stored) if stored else None, shop, by)
     note = ""
     if shop.interests.half_life != half_life:

@@ -16,12 +16,14 @@ import orjson
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from dispatcher import audience, clock, db, lanes, outranked
+from dispatcher import audience, clock, db, outranked
 from dispatcher.facts import Facts
 from dispatcher.facts_page import order_of, read_facts
-from dispatcher.gates import Defer, Reason, Send, Skip, Verdict, decide, open_until
+from dispatcher.gates import Defer, Reason, Send, Skip, Verdict, decide, open_until, within_expiry
 from dispatcher.locks import heed_brake, lock_addresses, lock_contacts
 from dispatcher.providers.protocol import Moment, boot_seconds
+from dispatcher.rates import accounts, taking
+from dispatcher.rates.taking import Offer, Speed, Taken, Wanted
 from dispatcher.runs import Run, load_run
 from dispatcher.shop import load_shop
 from segments.definition import from_json
@@ -51,6 +53,9 @@ class Candidate:
     contact_version: int
     expires_at: datetime
     first_due_at: datetime
+    units: int = 1  #: what it takes of its provider's rate
+    domain: str | None = None  #: that a mail goes to
+    only_by: str | None = None  #: the account by which it may have left before
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +66,29 @@ class Authorised:
     moment: Moment
     deadline: float  #: boot time
     closes_at: Mapping[UUID, datetime]  #: by message: its next silence or its expiry, whichever comes first
+    taken: Taken  #: by whom they go, and who waits for a turn of the rate
 
 
 def authorise(
-    database: Engine, claim: Claim, slice_: Sequence[Candidate], *, provider: str, urgent: bool
+    database: Engine,
+    claim: Claim,
+    slice_: Sequence[Candidate],
+    *,
+    offers: Sequence[Offer],
+    urgent: bool,
+    sender: str | None = None,
 ) -> Authorised:
     """Authorise what may go of a slice (at most one message per contact), and write what may not.
+
+    `offers`: whose providers could carry it, the first choice first; `sender`: its address, if not the shop's own.
+    Whoever has to wait for a turn of the rate (`taken.short`) is neither authorised nor written.
 
     Returns after the commit was acknowledged.  If its answer is lost, nothing may go: what may have been written is
     taken back under the same locks, since no byte has been.
     """
     try:
         with database.begin() as connection:
-            return _authorise(connection, claim, slice_, provider=provider, urgent=urgent)
+            return _authorise(connection, claim, slice_, offers=offers, urgent=urgent, sender=sender)
     except DBAPIError as error:
         if error.connection_invalidated:
             db.insist(lambda: take_back(database, claim, slice_), taking_back=len(slice_))
@@ -81,7 +96,13 @@ def authorise(
 
 
 def _authorise(
-    connection: Connection, claim: Claim, slice_: Sequence[Candidate], *, provider: str, urgent: bool
+    connection: Connection,
+    claim: Claim,
+    slice_: Sequence[Candidate],
+    *,
+    offers: Sequence[Offer],
+    urgent: bool,
+    sender: str | None,
 ) -> Authorised:
     heed_brake(connection)
     heed_brake(connection, claim.run_id)
@@ -93,7 +114,8 @@ def _authorise(
     now = clock.read_now(connection)
     moment = Moment(now, boot_seconds())
     by_contact = {candidate.contact_id: candidate for candidate in slice_}
-    order = order_of(run, load_shop(connection), stopped=bool(stopped), urgent=urgent)
+    shop = load_shop(connection)
+    order = order_of(run, shop, stopped=bool(stopped), urgent=urgent)
     page = read_facts(
         connection,
         order,
@@ -107,20 +129,31 @@ def _authorise(
         messages=[candidate.message_id for candidate in slice_],
     )
     verdicts = _judge(page, now)
-    going = [facts for facts, verdict in verdicts if isinstance(verdict, Send)]
-    grant = lanes.take(connection, claim.lane, len(going), now)
-    for facts in going[grant.count :]:
-        verdicts.append((facts, Defer(grant.next_at or now, Reason.RATE)))
+    free = [facts for facts, verdict in verdicts if isinstance(verdict, Send)]
+    speed = Speed(shop.rates, shop.warm_up, sender or shop.shop.from_email, shop.shop.zone)
+    wanted = [_wanted(by_contact[facts.contact_id]) for facts in free]
+    taken = taking.take(connection, claim.lane, wanted, now, offers=offers, speed=speed)
+    going = [facts for facts in free if by_contact[facts.contact_id].message_id in taken.going]
+    for facts in free:
+        deferral = taken.deferred.get(by_contact[facts.contact_id].message_id)
+        if deferral is not None:
+            verdicts.append((facts, within_expiry(deferral, facts)))
     objections = [(facts, verdict) for facts, verdict in verdicts if not isinstance(verdict, Send)]
     _renew_lease(connection, claim)
     _write_objections(connection, claim, by_contact, objections, now)
-    sent = _write_sends(connection, claim, by_contact, going[: grant.count], now, provider)
+    sent = _write_sends(connection, claim, by_contact, going, now, taken)
+    if taken.probe and not sent:  # nobody goes to see whether the provider is there: let somebody else
+        accounts.write_circuit(connection, taken.provider, replace(taken.account.circuit, state="open", open_until=now))
     if order.facts.marketing:
-        _wake_others(connection, by_contact, going[: grant.count], objections, now)
+        _wake_others(connection, by_contact, going, objections, now)
     first_expiry = min((facts.expires_at for facts in going), default=now + SEND_WITHIN)
     within = min(SEND_WITHIN, first_expiry - now)
-    closes_at = {by_contact[facts.contact_id].message_id: open_until(facts, now) for facts in going[: grant.count]}
-    return Authorised(frozenset(sent), moment, moment.boot + within.total_seconds(), closes_at)
+    closes_at = {by_contact[facts.contact_id].message_id: open_until(facts, now) for facts in going}
+    return Authorised(frozenset(sent), moment, moment.boot + within.total_seconds(), closes_at, taken)
+
+
+def _wanted(candidate: Candidate) -> Wanted:
+    return Wanted(candidate.message_id, candidate.units, candidate.domain, candidate.only_by)
 
 
 def _wake_others(
@@ -202,7 +235,7 @@ def _write_sends(
     by_contact: dict[int, Candidate],
     going: list[Facts],
     now: datetime,
-    provider: str,
+    taken: Taken,
 ) -> list[UUID]:
     if not going:
         return []
@@ -212,18 +245,21 @@ def _write_sends(
             text(f"""
             UPDATE message m SET status = 'sending', authorised_at = :now, authorise_seq = nextval('order_seq'),
                 send_deadline = LEAST(:deadline, m.expires_at), worker_id = :worker, provider = :provider,
-                address_id = x.address_id, attempts = m.attempts + 1, deferred_reason = NULL, facts = NULL
+                address_id = x.address_id, attempts = m.attempts + 1, deferred_reason = NULL, facts = NULL,
+                units = NULLIF(x.units, 1)
             FROM unnest(CAST(:ids AS uuid[]), CAST(:contacts AS bigint[]), CAST(:addresses AS bigint[]),
-                        CAST(:versions AS int[])) AS x(id, contact_id, address_id, version), contact c
+                        CAST(:versions AS int[]), CAST(:units AS smallint[]))
+                AS x(id, contact_id, address_id, version, units), contact c
             WHERE m.id = x.id AND m.contact_id = x.contact_id AND c.id = m.contact_id AND c.version = x.version
                 AND m.due_at <= :now AND {_MINE}
             RETURNING m.id"""),  # noqa: S608 - a fixed fence
             {
-                "now": now, "deadline": now + SEND_WITHIN, "provider": provider,
+                "now": now, "deadline": now + SEND_WITHIN, "provider": taken.provider,
                 "ids": [candidate.message_id for candidate, _ in rows],
                 "contacts": [facts.contact_id for _, facts in rows],
                 "addresses": [facts.address_id for _, facts in rows],
                 "versions": [candidate.contact_version for candidate, _ in rows],
+                "units": [taken.going[candidate.message_id] for candidate, _ in rows],
                 **_fence(claim),
             },
         )

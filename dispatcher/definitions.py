@@ -26,6 +26,7 @@ from pydantic import (
 from dispatcher.addresses import BadAddress, normal_email
 from dispatcher.hours import WEEKDAYS, Week, Weekday
 from dispatcher.places import zones_of_countries
+from dispatcher.rates.rules import Rates, WarmUp
 from segments.durations import Duration
 
 Channel = Literal["email", "sms"]
@@ -218,21 +219,6 @@ class LinkRules(Definition):
     allowed_hosts: tuple[Annotated[str, BeforeValidator(_host)], ...] | None = None
 
 
-LaneName = Literal["email.marketing", "email.transactional", "sms.marketing", "sms.transactional"]
-
-
-class Rate(Definition):
-    """How fast a lane may go: what its provider, and the reputation of its sender, bear."""
-
-    per_second: Annotated[float, Field(gt=0, le=100_000)]
-    burst: Annotated[int, Field(ge=1, le=1_000_000)] | None = None  # None: what a second allows, at least one
-
-    @property
-    def at_once(self) -> int:
-        """How many may leave in one go after a pause."""
-        return self.burst if self.burst is not None else max(1, int(self.per_second))
-
-
 class Storefront(Definition):
     """What of a system the shop sells with is taken how: Shopify, WooCommerce."""
 
@@ -250,7 +236,8 @@ class Shop(Definition):
     quiet_hours: QuietHours = QuietHours()
     contact_windows: dict[Annotated[str, Field(pattern=r"^[A-Z][A-Z-]*$")], WindowChange] = {}
     caps: tuple[Cap, ...] = ()
-    rates: dict[LaneName, Rate] = {}  # a lane that is left out goes as fast as its provider takes it
+    rates: Rates = Rates()
+    warm_up: WarmUp | None = None
     topics: dict[Name, Topic] = {}
     interests: InterestRules = InterestRules()
     links: LinkRules = LinkRules()

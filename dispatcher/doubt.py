@@ -132,9 +132,9 @@ ORDER BY m.settled_at LIMIT :page
 """)
 _FILE = text("""
 INSERT INTO attempt (message_id, number, authorised_at, authorise_seq, send_deadline, handed_over_at, settled_at,
-                     worker_id, provider, provider_ref, outcome, detail)
+                     worker_id, provider, provider_ref, units, outcome, detail)
 SELECT m.id, m.attempts, m.authorised_at, m.authorise_seq, m.send_deadline, m.handed_over_at, m.settled_at,
-       m.worker_id, m.provider, m.provider_ref, 'unknown', 'nothing was heard of it within the settle time'
+       m.worker_id, m.provider, m.provider_ref, m.units, 'unknown', 'nothing was heard of it within the settle time'
 FROM message m WHERE m.id = ANY(:ids) AND m.status = 'unknown' AND m.expires_at > :now
 ORDER BY m.id FOR NO KEY UPDATE
 ON CONFLICT DO NOTHING RETURNING message_id

@@ -1,5 +1,5 @@
 """Locks in one order, so that nobody waits in a circle: the engine's brake, the run's, contacts by id, addresses by id,
-messages, lane, and last the consent chain.
+messages, lane (then accounts, domain rates, warm-up day), and last the consent chain.
 
 Whoever changes consent, suppression or identity takes these, and so does every authorisation: one of two comes first.
 They allow what a foreign key needs (FOR NO KEY UPDATE), so planning is never held up.

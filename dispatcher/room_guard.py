@@ -15,7 +15,10 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-PATIENCE_SECONDS = 35.0  # a hand finishes its last slice, at most 30 s; nothing is left in doubt for our hurry
+#: From its authorisation to its last answer: 20 s to begin (`authorise.SEND_WITHIN`), 15 s to write a mail, 60 s for an
+#: SMTP server's verdict (over HTTP 45 s in all); and less than the two minutes after which a worker counts as wedged.
+LONGEST_HAND_OVER_SECONDS = 100.0
+PATIENCE_SECONDS = LONGEST_HAND_OVER_SECONDS + 5.0  # a hand finishes its last slice: no doubt for our hurry
 _POLL_SECONDS = 0.05
 
 

@@ -55,6 +55,8 @@ class Settings(BaseSettings):
     trusted_proxies: str | None = None  #: addresses and networks whose X-Forwarded-For counts; none: nobody's
     email_provider: Literal["sandbox", "sendgrid", "smtp"] = "sandbox"
     sms_provider: Literal["sandbox", "twilio"] = "sandbox"
+    #: who carries e-mail while the first choice is not there or refuses our account; none: it waits
+    email_failover: Literal["sendgrid", "smtp"] | None = Field(default=None, validate_default=True)
     #: where the links in messages lead, https outside the sandbox; none: this machine, at `host` and `port`
     public_url: str = Field(default="", validate_default=True)
     secret_keys: SecretStr | None = None  #: comma-separated base64 of 32 bytes, newest first; none: HOME/secret_keys
@@ -78,6 +80,19 @@ class Settings(BaseSettings):
     from_email: str | None = None  #: instead of shop.from_email
     postal_address: str | None = None  #: instead of shop.postal_address
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("email_failover", mode="before")
+    @classmethod
+    def _is_another(cls, value: object, info: ValidationInfo) -> object:
+        """Return the second choice; Refused if it is the first, or the first reaches nobody."""
+        first = info.data.get("email_provider")
+        if not value:
+            return None
+        if value == first:
+            raise ValueError(f"is {first}, which is the first choice already")
+        if first == "sandbox":
+            raise ValueError("has nobody to come in for: email_provider is the sandbox")
+        return value
 
     @field_validator("home")
     @classmethod
@@ -113,7 +128,7 @@ class Settings(BaseSettings):
         provider, looks_like, kind = _NEEDED_BY[str(info.field_name)]
         plain = value.get_secret_value() if isinstance(value, SecretStr) else value
         if not plain:
-            if provider in (info.data.get("email_provider"), info.data.get("sms_provider")):
+            if provider in (info.data.get(name) for name in ("email_provider", "email_failover", "sms_provider")):
                 raise ValueError(f"must be set for {provider}: {kind}")
             return None
         if re.fullmatch(looks_like, plain) is None:

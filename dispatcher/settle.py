@@ -15,8 +15,6 @@ from dispatcher.providers.protocol import Accepted, Moment, NotSent, Receipt, Re
 
 _LONGEST_WAIT = timedelta(minutes=30)
 _FIRST_WAIT = timedelta(seconds=5)
-#: How long a lane rests after its provider refused our account: somebody has to put that in order.
-ACCOUNT_REST = timedelta(minutes=1)
 
 _SETTLE = text("""
 UPDATE message m SET status = x.status, reason = x.reason, handed_over_at = x.handed_over_at, settled_at = :now,
@@ -37,9 +35,9 @@ WHERE m.id = x.id AND m.status IN ('sent', 'delivered', 'bounced') AND m.handed_
 # Proof that nothing was accepted: the try is filed, its cap slot is free again, and the message waits for its next one.
 _FILE_ATTEMPT = text("""
 INSERT INTO attempt (message_id, number, authorised_at, authorise_seq, send_deadline, settled_at, worker_id, provider,
-                     outcome, detail)
+                     units, outcome, detail)
 SELECT m.id, m.attempts, m.authorised_at, m.authorise_seq, m.send_deadline, :now, m.worker_id, m.provider,
-       'not_sent', x.detail
+       m.units, 'not_sent', x.detail
 FROM unnest(CAST(:ids AS uuid[]), CAST(:details AS text[])) AS x(id, detail)
 JOIN message m ON m.id = x.id AND m.status = 'sending' AND m.worker_id = :worker
 ON CONFLICT DO NOTHING
@@ -75,7 +73,7 @@ def _write(
         if isinstance(receipt, (NotSent, RetryAfter)):
             again.append((message_id, receipt.detail, receipt.wait))
         elif isinstance(receipt, Rejected) and receipt.scope == "account":  # no fault of the message
-            again.append((message_id, receipt.detail, ACCOUNT_REST))
+            again.append((message_id, receipt.detail, timedelta(0)))  # the account's circuit says how long
         else:
             settled.append((message_id, *_outcome(receipt, moment)))
     if settled:

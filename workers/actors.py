@@ -119,8 +119,9 @@ def settle_doubt() -> None:
     if not _doubting.acquire(blocking=False):
         return
     try:
-        database, sender = boot.hands().database, boot.hands().sender
-        doubt.settle_doubt(database, boot.hands().providers.values(), partial(rendering.render_again, database, sender))
+        hands = boot.hands()
+        providers = [*hands.providers.values(), *hands.failovers.values()]
+        doubt.settle_doubt(hands.database, providers, partial(rendering.render_again, hands.database, hands.sender))
     finally:
         _doubting.release()
 

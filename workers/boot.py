@@ -12,9 +12,11 @@ from dramatiq.brokers.redis import RedisBroker
 
 from dispatcher import figures
 from dispatcher.mailboxes.imap import Mailbox, mailbox_at
-from dispatcher.providers import providers_for
+from dispatcher.providers import failovers_for, providers_for
+from dispatcher.rates import accounts
 from dispatcher.registration import Registration, heartbeat, register, unregister
 from dispatcher.rendering import Sender
+from dispatcher.room_guard import LONGEST_HAND_OVER_SECONDS
 from dispatcher.runtime import Runtime
 from dispatcher.sending import Hands
 from workers.broker import (
@@ -43,7 +45,8 @@ GROUPS: dict[str, tuple[tuple[str, ...], int, int]] = {
 #: How long a queue that was found empty is left alone at most.  What a person waits for is looked for more often.
 POLL_MILLISECONDS = {"marketing": 200, "transactional": 25, "control": 100}
 HEARTBEAT_SECONDS = 2.0
-LAST_SLICE_MILLISECONDS = 30_000
+#: A hand that is told to stop begins nothing new, and is given as long as its last hand-over can take.
+LAST_SLICE_MILLISECONDS = int(LONGEST_HAND_OVER_SECONDS * 1_000)
 
 _hands: Hands | None = None
 _bounce_mailbox: Mailbox | None = None
@@ -82,7 +85,7 @@ def serve(runtime: Runtime, group: str) -> int:
         worker.stop(timeout=LAST_SLICE_MILLISECONDS)
         _close(broker)
         if not any(thread.is_alive() for thread in worker.workers):
-            for provider in hands().providers.values():
+            for provider in (*hands().providers.values(), *hands().failovers.values()):
                 provider.close()
             figures.hand_in(runtime.database, hands().figures)
             unregister(runtime.database, registration)
@@ -100,7 +103,10 @@ def _prepare(runtime: Runtime, registration: Registration, stopping: threading.E
         providers=providers_for(settings),
         worker_id=registration.worker_id,
         stopping=stopping,
+        failovers=failovers_for(settings),
     )
+    with runtime.database.begin() as connection:
+        accounts.set_accounts(connection, {channel: list(_hands.carriers(channel)) for channel in _hands.providers})
 
 
 def _watch(runtime: Runtime, registration: Registration, worker: Worker, stopping: threading.Event) -> int:
@@ -112,7 +118,6 @@ def _watch(runtime: Runtime, registration: Registration, worker: Worker, stoppin
             os._exit(1)
         try:
             heartbeat(runtime.database, registration)
-            figures.hand_in(runtime.database, hands().figures)
         except Exception as error:  # the database may be away for a while; work waits, we stay
             log.warning("worker.heartbeat_failed", error=type(error).__name__)
     return 0

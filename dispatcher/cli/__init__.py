@@ -22,6 +22,7 @@ from dispatcher.cli import (
     inbox,
     keys,
     operations,
+    rates,
     reviews,
     rooms,
     runs,
@@ -50,7 +51,7 @@ app = typer.Typer(
 )
 for group in (workspaces, rooms, imports, segments, campaigns, triggers, runs, explanations, contacts, consents):
     group.add_to(app)
-for group in (suppressions, reviews, inbox, storefronts, templates, keys, operations):
+for group in (suppressions, reviews, inbox, storefronts, templates, keys, rates, operations):
     group.add_to(app)
 
 

@@ -11,12 +11,13 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import Connection, text
 
-from dispatcher import clock, lanes, schema
+from dispatcher import clock, schema
 from dispatcher.contact_windows import coverage
 from dispatcher.doctor.check import Check, Verdict
 from dispatcher.feedback import inbox
 from dispatcher.keys import parse_secret_keys
 from dispatcher.places import TZDATA_VERSION
+from dispatcher.rates import accounts, overview
 from dispatcher.registration import prove
 from dispatcher.reports import list_campaigns
 from dispatcher.runtime import Runtime
@@ -108,7 +109,7 @@ def check_runtime(runtime: Runtime) -> Iterator[Check]:
         for check in (_database, _durability, _time_zones, _clock, _skew, _shop):
             yield check(connection)
         yield from _postal_address(connection, runtime.settings)
-        for check in (_campaigns, _brake, _lanes, _rooms, _lost, _waiting, _feedback, _asked_for):
+        for check in (_campaigns, _brake, _lanes, _accounts, _rooms, _lost, _waiting, _feedback, _asked_for):
             yield check(connection)
         yield from _places(connection)
     yield Check("keys", "ok", "they are the ones this database was made with")
@@ -244,12 +245,24 @@ def _brake(connection: Connection) -> Check:
 
 def _lanes(connection: Connection) -> Check:
     now = clock.read_now(connection)
-    resting = [lane for lane in lanes.read_states(connection, now) if lane.rests]
+    resting = [lane for lane in accounts.read_states(connection, now) if lane.rests]
     if not resting:
         return Check("lanes", "ok", "none has to rest")
     detail = ", ".join(f"{lane.name} until {now + lane.rests:%H:%M:%S} UTC" for lane in resting)
-    why = "the provider has had enough or refuses our account: see the log"
-    return Check("lanes", "look", f"at rest: {detail}", why)
+    return Check("lanes", "look", f"at rest: {detail}", "the provider has had enough: see the log")
+
+
+def _accounts(connection: Connection) -> Check:
+    """Whether every provider is worth asking, and bears the rate that is configured."""
+    found: list[str] = []
+    for account in overview.read(connection)["accounts"]:
+        if account["circuit"] != "closed":
+            found.append(f"{account['name']}: circuit {account['circuit'].replace('_', '-')} ({account['because']})")
+        elif account["in_force"] != account["rate"]:
+            found.append(f"{account['name']}: slowed down to {account['in_force']:.3g} a second, climbing again")
+    if not found:
+        return Check("accounts", "ok", "none is slowed down, no circuit is open")
+    return Check("accounts", "look", "; ".join(found), "dispatcher rate list shows more; the log says what happened")
 
 
 def _rooms(connection: Connection) -> Check:

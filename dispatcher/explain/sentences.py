@@ -193,6 +193,19 @@ def _not_in_segment(found: Found) -> str:
     return f"they are not in the segment {found.get('segment', '')}".rstrip() + why + more
 
 
+def _rate(found: Found) -> str:
+    match found.get("because"):
+        case "rest":
+            return "the provider has had enough for a while"
+        case "circuit":
+            return f"{found.get('account', 'the provider')} cannot be reached or does not take anything from us"
+        case "domain":
+            return f"mails to {found.get('domain')} are sent slowly, and it is not their turn yet"
+        case "warm-up":
+            return f"the sender is being warmed up, and its {found.get('allowance')} mails of the day are used up"
+    return "the lane's rate is used up for the moment"
+
+
 def _fixed(clause: str) -> Callable[[Found], str]:
     return lambda _: clause
 
@@ -218,5 +231,5 @@ _CLAUSES: dict[Reason, Callable[[Found], str]] = {
     Reason.RENDER_FAILED: _render_failed,
     Reason.REJECTED: _fixed("the provider refused it for good"),
     Reason.PROVIDER_DROPPED: _fixed("the provider took it and then dropped it"),
-    Reason.RATE: _fixed("the lane's rate is used up for the moment"),
+    Reason.RATE: _rate,
 }

@@ -16,12 +16,12 @@ from prometheus_client.metrics_core import (
 )
 
 from dispatcher import schema
-from dispatcher.definitions import LaneName
 from dispatcher.feedback.inbox import Source
 from dispatcher.figures import BOUNDS, Key
 from dispatcher.metrics.counted import Count
 from dispatcher.metrics.state import State
 from dispatcher.places import TZDATA_VERSION
+from dispatcher.rates.rules import LaneName
 
 #: Rooms that register, and so can be counted as alive.
 KINDS = ("scheduler", "control", "marketing", "transactional")

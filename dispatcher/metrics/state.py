@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from dispatcher import clock, figures, lanes
+from dispatcher import clock, figures
 from dispatcher.doubt import FOR_GOOD_AFTER
 from dispatcher.figures import Key
-from dispatcher.lanes import LaneState
+from dispatcher.rates import accounts
+from dispatcher.rates.accounts import LaneState
 
 #: A room that has not been heard of for so long is not counted as alive; it beats every two seconds.
 SILENT_SECONDS = 10
@@ -65,7 +66,7 @@ def read_state(connection: Connection) -> State:
     row = connection.execute(_SMALL, {"doubt_since": now - FOR_GOOD_AFTER, "now": now}).one()
     rooms = connection.execute(_ROOMS, {"silent": SILENT_SECONDS})
     return State(
-        lanes=lanes.read_states(connection, now),
+        lanes=accounts.read_states(connection, now),
         rooms={room.kind: room.number for room in rooms},
         clock_silent_seconds=None if row.clock_silent is None else float(row.clock_silent),
         stopped=row.stopped,

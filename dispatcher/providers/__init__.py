@@ -35,6 +35,13 @@ def providers_for(settings: Settings) -> dict[str, Provider]:
     }
 
 
+def failovers_for(settings: Settings) -> dict[str, Provider]:
+    """Return by channel the configured provider that comes in when the first is not there."""
+    if settings.email_failover is None:
+        return {}
+    return {"email": _provider("email", settings.email_failover, settings, Http())}
+
+
 def _provider(channel: str, name: str, settings: Settings, http: Http) -> Provider:
     match name:
         case "sandbox":

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import aiohttp
 from yarl import URL
 
-from dispatcher.providers.protocol import PAST_DEADLINE, boot_seconds
+from dispatcher.providers.protocol import PAST_DEADLINE, Allowance, boot_seconds
 
 _CONNECT_SECONDS = 5.0
 #: From the first try to connect to the last byte of the answer.  With the 20 s of a send deadline before it this stays
@@ -67,6 +67,7 @@ class NotWritten:
     """Proof that not one byte of the request was written."""
 
     detail: str
+    unreachable: bool = False  #: there was nobody to write to; else it was too late to begin
 
 
 Exchange = Answer | NoAnswer | NotWritten
@@ -91,6 +92,15 @@ def retry_wait(headers: Mapping[str, str]) -> timedelta:
     if reset.isdecimal():
         return _within(timedelta(seconds=min(int(reset), 10**11) - time.time()), _LONGEST_RESET)
     return _WAIT
+
+
+def allowance_of(headers: Mapping[str, str]) -> Allowance | None:
+    """Return what `X-RateLimit-Remaining` and `X-RateLimit-Reset` (epoch seconds) say; None without both."""
+    left, reset = headers.get("X-RateLimit-Remaining", "").strip(), headers.get("X-RateLimit-Reset", "").strip()
+    if not left.isdecimal() or not reset.isdecimal():
+        return None
+    window = timedelta(seconds=min(int(reset), 10**11) - time.time())
+    return Allowance(min(int(left), 10**9), _within(window, _LONGEST_WAIT))
 
 
 def _within(wait: timedelta, longest: timedelta) -> timedelta:
@@ -202,7 +212,7 @@ async def _post(session: aiohttp.ClientSession, request: Request, deadline: floa
         return NotWritten(PAST_DEADLINE)
     except Exception as error:  # whatever it was: what counts is whether a byte was written
         if wire.first_byte is None:
-            return NotWritten(f"no connection ({type(error).__name__})")
+            return NotWritten(f"no connection ({type(error).__name__})", unreachable=True)
         return NoAnswer(f"no answer ({type(error).__name__})", wire.first_byte)
 
 

@@ -65,12 +65,21 @@ class Envelope:
 
 
 @dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a provider says with an answer that it takes, until its next window begins."""
+
+    calls: int  #: so many more requests
+    window: timedelta  #: within this time
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
     """The provider has it."""
 
     ref: str | None  #: its own name for it, by which feedback and look-ups find it
     handed_over: float  #: boot time of the first byte
     units: int = 1  #: what it counts as for the provider's rate and price: the parts of an SMS
+    allowance: Allowance | None = None  #: what it says of its own limits
 
 
 #: What a refusal is about: this message, the address, the template (nobody will get it), or our account (everybody's).
@@ -104,6 +113,8 @@ class NotSent:
 
     detail: str
     wait: timedelta = timedelta(0)
+    unreachable: bool = False  #: the provider was not there: what opens the circuit of its account
+    answered: bool = False  #: it was there, and said "not now" of this message
 
 
 @dataclass(frozen=True, slots=True)

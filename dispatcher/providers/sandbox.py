@@ -2,7 +2,7 @@
 
 To see how the engine copes, put a `faults.json` beside the outbox:
 `{"seconds_per_call": 0.2, "seconds_per_message": 0.001, "reject": [contact, ...], "not_sent": [...], "unknown": [...]}`
-(contacts by external id).
+(contacts by external id), or `{"down": true}`, as if nobody were there.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ class Sandbox:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             _end_torn_line(descriptor)
+            if faults.get("down"):
+                return [NotSent("the sandbox was told not to be there", unreachable=True) for _ in slice_]
             return [self._accept(envelope, descriptor, faults, moment, deadline) for envelope in slice_]
         finally:
             os.close(descriptor)
@@ -99,7 +101,7 @@ class Sandbox:
         if boot >= deadline:
             return NotSent("past the send deadline")
         if envelope.contact in faults.get("not_sent", ()):
-            return NotSent("the sandbox was told not to take it", wait=timedelta(seconds=2))
+            return NotSent("the sandbox was told not to take it", wait=timedelta(seconds=2), answered=True)
         if envelope.contact in faults.get("reject", ()):
             return Rejected("the sandbox was told to reject it", boot, suppress="invalid")
         line = self._line(envelope, moment, boot)

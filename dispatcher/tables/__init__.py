@@ -2,7 +2,8 @@
 
 The schema itself is made by `migrations/`; a test proves that both agree.  Three rules hold everywhere:
 
-* Lock order: run, contacts by id, addresses by id, messages, lane, and last the consent chain.
+* Lock order: run, contacts by id, addresses by id, messages, lane, account, domain rate,
+  warm-up day, and last the consent chain.
 * `*_at` of the ledger is in engine time (`clock.read_now`); leases, heartbeats, tickets use the database's own clock.
 * Personal data (e-mail, phone, names, free data of transactional messages) is only in `sealed` columns, encrypted under
   the contact's own data key; look-ups go through the keyed hash in `address.hash`.
@@ -17,7 +18,19 @@ from dispatcher.tables.engine import api_key, audit, engine, figure, worker
 from dispatcher.tables.events import event, event_item, interest
 from dispatcher.tables.feedback import feedback, feedback_inbox, reply
 from dispatcher.tables.links import run_link, tracked_message
-from dispatcher.tables.messages import AUTHORISED, MAY_HAVE_LEFT, OPEN, TROUBLE, attempt, batch, lane, message
+from dispatcher.tables.messages import (
+    AUTHORISED,
+    MAY_HAVE_LEFT,
+    OPEN,
+    TROUBLE,
+    account,
+    attempt,
+    batch,
+    domain_rate,
+    lane,
+    message,
+    warm_up_day,
+)
 from dispatcher.tables.mirrors import (
     mailbox,
     mirror,
@@ -39,6 +52,7 @@ __all__ = [
     "MAY_HAVE_LEFT",
     "OPEN",
     "TROUBLE",
+    "account",
     "address",
     "api_key",
     "attempt",
@@ -53,6 +67,7 @@ __all__ = [
     "consent_head",
     "contact",
     "contact_alias",
+    "domain_rate",
     "engine",
     "erasure",
     "event",
@@ -85,5 +100,6 @@ __all__ = [
     "tracked_message",
     "trigger",
     "unsubscribe",
+    "warm_up_day",
     "worker",
 ]

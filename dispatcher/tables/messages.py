@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Column,
+    Date,
     Double,
     ForeignKey,
     Identity,
@@ -63,6 +65,7 @@ message = Table(
     Column("trigger_id", BigInteger),
     Column("trigger_key", LargeBinary),  # keyed hash of what the trigger's `key` rendered to: it may be personal
     Column("event_id", BigInteger),  # the newest event of that key
+    Column("units", SmallInteger),  # what it took of its provider's rate: the parts of an SMS; NULL: one
     Index(
         "message_once_per_contact",
         "run_id",
@@ -123,6 +126,7 @@ attempt = Table(  # earlier tries of a message; the latest is in the message its
     Column("provider_ref", Text),
     Column("outcome", Text, nullable=False),
     Column("detail", Text),
+    Column("units", SmallInteger),  # what it took of the rate; NULL: one
     one_of("outcome", ("not_sent", "retry", "unknown")),
 )
 
@@ -152,4 +156,45 @@ lane = Table(
     Column("burst", Integer, nullable=False, server_default=text("1")),
     instant("theoretical_arrival_at"),  # GCRA
     instant("paused_until"),
+    instant("line_until"),  # who asks now gets a turn after those who wait: a hint, no promise
+    Column("accounts", ARRAY(Text)),  # whose provider carries it, and who comes in for it: as the hands were started
+)
+
+account = Table(  # at a provider: the rate in its unit, how much it bears today, and whether it is worth asking
+    "account",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("rate_per_second", Double),  # as configured; NULL: as fast as the provider takes it
+    Column("burst", Integer, nullable=False, server_default=text("1")),
+    Column("reserve", Double, nullable=False, server_default=text("0")),  # the share that no marketing takes
+    instant("theoretical_arrival_at"),  # GCRA, of everybody
+    instant("marketing_arrival_at"),  # GCRA, of marketing alone, at the rate less the reserve
+    Column("whole_rate", Double),  # what it climbs up to; NULL: never lowered
+    Column("lowered_to", Double),
+    instant("lowered_at"),
+    Column("circuit", Text, nullable=False, server_default=text("'closed'")),
+    Column("failures", Integer, nullable=False, server_default=text("0")),  # in a row
+    Column("openings", Integer, nullable=False, server_default=text("0")),  # in a row
+    instant("open_until"),
+    instant("probe_until"),
+    Column("because", Text),  # nothing personal
+    one_of("circuit", ("closed", "open", "half_open")),
+)
+
+domain_rate = Table(  # of mail over SMTP, by the domain it goes to; only those the shop names
+    "domain_rate",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("rate_per_second", Double, nullable=False),
+    Column("burst", Integer, nullable=False),
+    instant("theoretical_arrival_at"),
+    instant("line_until"),
+)
+
+warm_up_day = Table(  # what a sender whose warm-up is under way has authorised on one of its days
+    "warm_up_day",
+    metadata,
+    Column("sender", Text, primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("authorised", Integer, nullable=False, server_default=text("0")),
 )

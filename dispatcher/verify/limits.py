@@ -140,57 +140,75 @@ def say_since(found: Examination, what: str) -> None:
 
 
 def rate_holds(found: Examination) -> None:
-    """INV-17.  With v = place in line - rate x time, a window is too fast if v rises by more than the allowance."""
-    lanes = found.subject.connection.execute(
-        text("SELECT name, rate_per_second AS rate, burst FROM lane WHERE rate_per_second IS NOT NULL ORDER BY name")
-    ).all()
-    if not lanes:
-        return found.not_checked("no lane has a rate")
+    """INV-17.  With v = units so far - rate x time, a window is too fast if v rises by more than the allowance.
+
+    A unit is a mail or a part of an SMS.  One message larger than the burst goes when nothing is owed.
+    """
+    limits = found.subject.connection.execute(_LIMITS).all()
+    if not limits:
+        return found.not_checked("no lane and no account has a rate")
     say_since(found, "the rates in force now")
     in_force = {"since": found.subject.rules_since_engine}
-    for lane in lanes:
-        allowance = lane.burst + _largest_slice(found.subject, lane.name) * _most_workers(found.subject, lane.name)
-        found.count(f"SELECT count(*) FROM ({_AUTHORISED}) a", lane=lane.name, **in_force)  # noqa: S608 - a constant
+    for limit in limits:
+        whose = {"kind": limit.kind, "name": limit.name, "marketing": limit.marketing, **in_force}
+        slices = _largest_slice(found.subject, whose) * _most_workers(found.subject, whose)
+        found.count(f"SELECT count(*) FROM ({_AUTHORISED}) a", **whose)  # noqa: S608 - a constant
         found.ask(
-            f"""SELECT 'lane ' || :lane || ' was over its rate by ' || CEIL(max(v - lowest) + 1 - :allowance)
-                       || ' messages at ' || (array_agg(at ORDER BY v - lowest DESC))[1] FROM (
-                    SELECT at, v, min(v) OVER (ORDER BY at, v) AS lowest FROM (
-                        SELECT at, row_number() OVER (ORDER BY at) - :rate * extract(epoch FROM at)::float8 AS v
-                        FROM ({_AUTHORISED}) a) w) x
-                HAVING max(v - lowest) + 1 > :allowance + 0.001""",  # noqa: S608 - constants
-            lane=lane.name,
-            **in_force,
-            rate=lane.rate,
-            allowance=allowance,
+            f"""SELECT :kind || ' ' || :name || ' was over its rate by ' || CEIL(max(v - lowest) - :allowance - max(more))
+                       || ' units at ' || (array_agg(at ORDER BY v - lowest DESC))[1] FROM (
+                    SELECT at, v, min(v - units) OVER (ORDER BY place) AS lowest, max(units) OVER () - 1 AS more FROM (
+                        SELECT at, units, row_number() OVER line AS place,
+                               sum(units) OVER line - :rate * extract(epoch FROM at)::float8 AS v
+                        FROM ({_AUTHORISED}) a WINDOW line AS (ORDER BY at ROWS UNBOUNDED PRECEDING)) w) x
+                HAVING max(v - lowest) > :allowance + max(more) + 0.001""",  # noqa: S608 - constants
+            **whose,
+            rate=limit.rate,
+            allowance=limit.burst + slices,
         )
     return None
 
 
-_AUTHORISED = """
-    SELECT m.authorised_at AS at, m.provider FROM message m JOIN run r ON r.id = m.run_id
-    WHERE r.lane = :lane AND m.authorised_at >= COALESCE(CAST(:since AS timestamptz), '-infinity')
-    UNION ALL SELECT a.authorised_at, a.provider
+# Of an account, as much as it is allowed at its best: what its provider's words have lowered it to is less.
+_LIMITS = text("""
+SELECT 'lane' AS kind, name, rate_per_second AS rate, burst, false AS marketing FROM lane
+WHERE rate_per_second IS NOT NULL
+UNION ALL SELECT 'account', name, rate_per_second, burst, false FROM account WHERE rate_per_second IS NOT NULL
+UNION ALL SELECT 'account', name, rate_per_second * (1 - reserve), GREATEST(1, floor(burst * (1 - reserve)))::int, true
+FROM account WHERE rate_per_second IS NOT NULL AND reserve > 0
+ORDER BY kind, name, marketing
+""")
+
+_OF_LIMIT = """CASE :kind WHEN 'lane' THEN r.lane = :name ELSE {provider} = :name END
+        AND (NOT :marketing OR r.lane LIKE '%.marketing')
+        AND {at} >= COALESCE(CAST(:since AS timestamptz), '-infinity')"""
+_AUTHORISED = f"""
+    SELECT m.authorised_at AS at, m.provider, r.lane, COALESCE(m.units, 1) AS units
+    FROM message m JOIN run r ON r.id = m.run_id
+    WHERE {_OF_LIMIT.format(provider="m.provider", at="m.authorised_at")}
+    UNION ALL SELECT a.authorised_at, a.provider, r.lane, COALESCE(a.units, 1)
     FROM attempt a JOIN message m ON m.id = a.message_id JOIN run r ON r.id = m.run_id
-    WHERE r.lane = :lane AND a.authorised_at >= COALESCE(CAST(:since AS timestamptz), '-infinity')"""
+    WHERE {_OF_LIMIT.format(provider="a.provider", at="a.authorised_at")}"""  # noqa: S608 - constants
 
 
-def _largest_slice(subject: Subject, lane: str) -> int:
-    """Return how many messages of the lane were handed over together, at most."""
+def _largest_slice(subject: Subject, whose: dict[str, Any]) -> int:
+    """Return how many messages were handed over together, at most."""
     used = subject.connection.scalars(
         text(f"SELECT DISTINCT provider FROM ({_AUTHORISED}) a"),  # noqa: S608 - a constant
-        {"lane": lane, "since": subject.rules_since_engine},
+        whose,
     )
     return max((LARGEST_SLICES.get(name, 1) for name in used), default=1)
 
 
-def _most_workers(subject: Subject, lane: str) -> int:
-    """Return how many hands served the lane at once, at most."""
+def _most_workers(subject: Subject, whose: dict[str, Any]) -> int:
+    """Return how many hands served what is limited at once, at most."""
     most = subject.connection.scalar(
         text("""
         SELECT max(busy) FROM (
             SELECT sum(x.change) OVER (ORDER BY x.at, x.change DESC) AS busy FROM worker w CROSS JOIN LATERAL (
                 VALUES (w.started_at, w.slots), (COALESCE(w.ended_at, w.heartbeat_at), -w.slots)) AS x(at, change)
-            WHERE :lane = ANY(w.queues)) b"""),
-        {"lane": lane},
+            WHERE EXISTS (SELECT FROM unnest(w.queues) AS queue
+                          WHERE CASE :kind WHEN 'lane' THEN queue = :name
+                                ELSE queue LIKE CASE WHEN :marketing THEN '%.marketing' ELSE '%.%' END END)) b"""),
+        {"kind": whose["kind"], "name": whose["name"], "marketing": whose["marketing"]},
     )
     return max(int(most or 1), 1)

@@ -19,11 +19,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, create_engine, text
 from web_server import Web, serving
 
-from dispatcher import api_keys, figures, lanes
+from dispatcher import api_keys, figures
 from dispatcher.figures import BOUNDS, Figures
 from dispatcher.keys import KeyRing
 from dispatcher.metrics import Metrics
 from dispatcher.metrics.counted import REST, Counting
+from dispatcher.rates import accounts
 from dispatcher.schedules import fire_due
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -123,7 +124,7 @@ def test_unsubscribes_and_their_barrier_equal_the_ledger(ledger: Ledger, web: We
 def test_lanes_show_their_rate_and_their_rest(ledger: Ledger, web: Web) -> None:
     with ledger.database.begin() as connection:
         now = connection.scalar(text("SELECT clock_timestamp() + clock_offset FROM engine"))
-        lanes.rest(connection, "sms.marketing", timedelta(seconds=40), now)
+        accounts.rest(connection, "sms.marketing", timedelta(seconds=40), now)
     found = scrape(web)
 
     assert value(found, "lane_rate_per_second", lane="email.marketing") == 500

@@ -24,7 +24,7 @@ from small_workspace import FILES, write_workspace
 from sqlalchemy import Connection, Engine, text
 
 from dispatcher import authorise as authorising
-from dispatcher import clock, identity, lanes, locks, messages, release, rescue, runs, sending
+from dispatcher import clock, identity, locks, messages, release, rescue, runs, sending
 from dispatcher.apply import apply
 from dispatcher.authorise import Candidate, Claim
 from dispatcher.contacts import Particulars, save_contacts
@@ -32,6 +32,7 @@ from dispatcher.errors import NotFound, Refused
 from dispatcher.keys import KeyRing
 from dispatcher.plan import plan_page, plan_round
 from dispatcher.providers.sandbox import Sandbox
+from dispatcher.rates import accounts, taking
 from dispatcher.registration import Registration, prove, register, this_host, unregister
 from dispatcher.rendering import Sender
 from dispatcher.schedules import fire_due
@@ -39,6 +40,7 @@ from dispatcher.sending import Hands, send_batch
 from dispatcher.workspace import read_workspace
 
 PEOPLE = 6
+SANDBOX = taking.Offer("sandbox", Sandbox.slice_size)
 IMPORTANT = FILES["campaigns/hello.yaml"].replace("hello", "important") + "priority: 90\nexpires_after: 2h\n"
 
 
@@ -154,17 +156,17 @@ def endless_slices(shop: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[UU
     claim = Claim(message.batch_id, 99, run_id, "email.marketing", uuid4())  # fenced off: nothing leaves
     enough = threading.Event()
 
-    def take(*_: Any) -> lanes.Grant:
+    def take(*_: Any, **__: Any) -> taking.Taken:
         enough.wait(0.2)
-        return lanes.Grant(1, None)
+        return taking.Taken(accounts.Account("sandbox"), going={message.id: 1})
 
-    monkeypatch.setattr(authorising, "lanes", SimpleNamespace(take=take))
+    monkeypatch.setattr(authorising, "taking", SimpleNamespace(take=take))
     monkeypatch.setattr(authorising, "lock_contacts", lambda *_: None)  # each its own contacts, as in a large run
     monkeypatch.setattr(authorising, "lock_addresses", lambda *_: None)
 
     def work() -> None:
         while not enough.is_set():
-            authorising.authorise(shop, claim, slice_, provider="sandbox", urgent=False)
+            authorising.authorise(shop, claim, slice_, offers=[SANDBOX], urgent=False)
 
     workers = [threading.Thread(target=work) for _ in range(6)]
     for each in workers:
@@ -623,10 +625,13 @@ def test_a_clock_set_back_does_not_stop_a_lane(hands: Hands) -> None:
                     VALUES ('email.marketing', 100, 10, clock_timestamp() + interval '5 hours')""")
         )
         now = clock.read_now(connection)
-        lanes.take(connection, "email.marketing", 1, now)
-        grant = lanes.take(connection, "email.marketing", 5, now + timedelta(seconds=1))
+        some = [taking.Wanted(uuid4()) for _ in range(6)]
+        for wanted, at in ((some[:1], now), (some[1:], now + timedelta(seconds=1))):
+            taken = taking.take(
+                connection, "email.marketing", wanted, at, offers=[SANDBOX], speed=taking.Speed(sender="a@shop.example")
+            )
 
-    assert grant.count == 5
+    assert len(taken.going) == 5
 
 
 def test_a_slice_that_makes_nobody_due_wakes_nobody(hands: Hands) -> None:

@@ -255,14 +255,14 @@ class Says(Sandbox):
 
 
 @pytest.mark.parametrize(
-    ("receipt", "least", "most"),
+    ("receipt", "column", "table", "least", "most"),
     [
-        (RetryAfter("enough", timedelta(seconds=17)), 10, 17),
-        (Rejected("wrong key", 1.0, scope="account"), 50, 60),
+        (RetryAfter("enough", timedelta(seconds=17)), "paused_until", "lane", 10, 17),
+        (Rejected("wrong key", 1.0, scope="account"), "open_until", "account", 50, 60),
     ],
 )
-def test_a_provider_that_takes_nothing_from_us_for_now_lets_its_lane_rest_and_nobody_fails(
-    hands: Hands, tmp_path: Path, receipt: Receipt, least: int, most: int
+def test_a_provider_that_takes_nothing_from_us_for_now_is_left_alone_and_nobody_fails(
+    hands: Hands, tmp_path: Path, receipt: Receipt, column: str, table: str, least: int, most: int
 ) -> None:
     planned(hands.database)
     says = Says(tmp_path, receipt)
@@ -271,19 +271,19 @@ def test_a_provider_that_takes_nothing_from_us_for_now_lets_its_lane_rest_and_no
     assert statuses(hands.database) == {"pending": PEOPLE}
     with hands.database.begin() as connection:
         [rests] = connection.scalars(
-            text("SELECT paused_until - clock_timestamp() FROM lane WHERE name = 'email.marketing'")
+            text(f"SELECT {column} - clock_timestamp() FROM {table} WHERE {column} IS NOT NULL")
         )
         assert timedelta(seconds=least) < rests <= timedelta(seconds=most)
         assert connection.scalar(text("SELECT count(*) FROM attempt WHERE outcome = 'not_sent'")) == PEOPLE
         assert connection.scalar(text("SELECT count(*) FROM message WHERE authorised_at IS NOT NULL")) == 0
         connection.execute(text("UPDATE message SET due_at = clock_timestamp()"))
     release.release(hands.database)
-    send_all(hands)  # the lane rests, whoever would take it
+    send_all(hands)  # not now, whoever would take it
 
     assert statuses(hands.database) == {"pending": PEOPLE}
     with hands.database.begin() as connection:
         assert set(connection.scalars(text("SELECT deferred_reason FROM message"))) == {"RATE"}
-        connection.execute(text("UPDATE lane SET paused_until = clock_timestamp()"))
+        connection.execute(text(f"UPDATE {table} SET {column} = clock_timestamp()"))
         connection.execute(text("UPDATE message SET due_at = clock_timestamp()"))
     release.release(hands.database)
     send_all(hands)

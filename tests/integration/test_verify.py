@@ -56,7 +56,7 @@ def test_an_empty_ledger_holds_and_says_what_it_could_not_check(connection: Conn
     assert not broken(results)
     assert results["INV-8"].status == results["INV-9"].status == "not checked"
     assert results["INV-8"].note == "no workspace has been applied"
-    assert results["INV-17"].note == "no lane has a rate"
+    assert results["INV-17"].note == "no lane and no account has a rate"
 
 
 def test_a_report_can_be_written_as_json_and_names_nobody(ledger: Ledger, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from dispatcher.providers.http import Answer, Exchange, NoAnswer, NotWritten, retry_wait
+from dispatcher.providers.http import Answer, Exchange, NoAnswer, NotWritten, allowance_of, retry_wait
 from dispatcher.providers.protocol import Accepted, NotSent, Receipt, Rejected, RetryAfter, Unknown, without_addresses
 
 #: What is wrong with the account, its key or its sender stays wrong for every mail.
@@ -28,18 +28,20 @@ class Refused:
 def meaning(exchange: Exchange) -> Receipt | Refused:
     """Return the receipt of everybody in the request; Refused if that takes another look at who was in it."""
     if isinstance(exchange, NotWritten):
-        return NotSent(exchange.detail)
+        return NotSent(exchange.detail, unreachable=exchange.unreachable)
     if isinstance(exchange, NoAnswer):
         return Unknown(exchange.detail, exchange.first_byte)
     status = exchange.status
     if 200 <= status < 300:
-        return Accepted(exchange.headers.get("X-Message-Id"), exchange.first_byte)
+        return Accepted(
+            exchange.headers.get("X-Message-Id"), exchange.first_byte, allowance=allowance_of(exchange.headers)
+        )
     if not 400 <= status < 500 or not exchange.whole:
         return Unknown(f"SendGrid answered {status}", exchange.first_byte)
     if status == 429:
         return RetryAfter("SendGrid has had enough (429)", retry_wait(exchange.headers))
     if status == 408:
-        return NotSent("SendGrid had not read all of it (408)", timedelta(seconds=5))
+        return NotSent("SendGrid had not read all of it (408)", timedelta(seconds=5), answered=True)
     return _refusal(exchange)
 
 

@@ -127,7 +127,9 @@ class Smtp:
         except Refused as refused:
             return refusal(refused.reply, refused.stage, None)
         except _BROKEN as error:  # with a receipt: it broke afterwards, which changes nothing
-            return receipt or NotSent(f"the mail server is not there, or left ({type(error).__name__})")
+            return receipt or NotSent(
+                f"the mail server is not there, or left ({type(error).__name__})", unreachable=True
+            )
         return receipt
 
     @contextmanager

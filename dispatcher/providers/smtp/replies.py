@@ -58,7 +58,7 @@ def refusal(reply: Reply, stage: Stage, first_byte: float | None) -> Receipt:
     if reply.code == 421:
         return RetryAfter(detail, _LANE_RESTS)
     if 400 <= reply.code < 500:
-        return NotSent(detail, _LATER if stage == "rcpt" else _SOON)
+        return NotSent(detail, _LATER if stage == "rcpt" else _SOON, answered=True)
     return _for_good(reply, stage, detail, first_byte)
 
 

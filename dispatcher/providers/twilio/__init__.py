@@ -125,7 +125,7 @@ def _text(envelope: Envelope) -> str:
 def receipt_of(exchange: Exchange, envelope: Envelope) -> Receipt:
     """Return what an answer of Twilio means.  Whatever it says with a 5xx, it may have sent it (its error 20500)."""
     if isinstance(exchange, NotWritten):
-        return NotSent(exchange.detail)
+        return NotSent(exchange.detail, unreachable=exchange.unreachable)
     if isinstance(exchange, NoAnswer):
         return Unknown(exchange.detail, exchange.first_byte)
     if 200 <= exchange.status < 300:
@@ -145,7 +145,7 @@ def _refusal(answer: Answer) -> Receipt:
     if isinstance(known, Wait):
         return RetryAfter(detail, known.wait or retry_wait(answer.headers))
     if known is None and answer.status == 408:
-        return NotSent(detail, timedelta(seconds=5))
+        return NotSent(detail, timedelta(seconds=5), answered=True)
     if known is None:
         known = Refusal("account") if answer.status in (401, 403, 404) else Refusal()
     return Rejected(detail, answer.first_byte, suppress=known.suppress, scope=known.scope)

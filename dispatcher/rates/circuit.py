@@ -1,0 +1,111 @@
+"""The circuit of an account: whether its provider is worth asking at all.  Values only.
+
+Closed: go on.  After a few hand-overs in a row that got nowhere it opens, and nothing is authorised for the account.
+When the wait is over one message goes as a probe (half-open): if that gets through the circuit closes, else it opens
+again for twice as long.  A refusal of our account opens it at once: asking again changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Literal
+
+from dispatcher.providers.protocol import Accepted, NotSent, Receipt, Rejected, Unknown
+
+#: So many hand-overs in a row, of whichever hands.
+FAILURES = 3
+FIRST_WAIT = timedelta(seconds=15)
+LONGEST_WAIT = timedelta(minutes=15)
+#: Somebody has to put the account in order.
+ACCOUNT_WAIT = timedelta(minutes=1)
+#: A probe that has not come back after this never will: longer than any hand-over takes.
+PROBE_WITHIN = timedelta(minutes=2)
+#: How soon to ask again while a probe is under way.
+ASK_AGAIN = timedelta(seconds=5)
+
+State = Literal["closed", "open", "half_open"]
+#: What a hand-over says of the provider: it takes our messages, it cannot be reached or does not answer, it refuses our
+#: account, or nothing.
+Sign = Literal["alive", "failed", "refused", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Circuit:
+    state: State = "closed"
+    failures: int = 0  #: in a row
+    openings: int = 0  #: in a row: how often it has opened without closing
+    open_until: datetime | None = None
+    probe_until: datetime | None = None
+    because: str | None = None
+
+    @property
+    def sound(self) -> bool:
+        """Whether there is nothing to remember of it."""
+        return self.state == "closed" and not self.failures
+
+
+def sign_of(receipts: Sequence[Receipt]) -> tuple[Sign, str]:
+    """Return what the receipts of one hand-over say of the account, and in which words."""
+    for receipt in receipts:
+        if isinstance(receipt, Rejected) and receipt.scope == "account":
+            return "refused", receipt.detail
+    if any(_shows_life(receipt) for receipt in receipts):
+        return "alive", ""
+    for receipt in receipts:
+        if isinstance(receipt, Unknown) or (isinstance(receipt, NotSent) and receipt.unreachable):
+            return "failed", receipt.detail
+    return "none", ""
+
+
+def _shows_life(receipt: Receipt) -> bool:
+    """A message that was taken, or refused for what it is.  A "too much" is the rate's affair."""
+    return isinstance(receipt, (Accepted, Rejected)) or (isinstance(receipt, NotSent) and receipt.answered)
+
+
+def admits(circuit: Circuit, now: datetime) -> Literal["all", "probe"] | datetime:
+    """Return what may go: everything, one message, or nothing before an instant."""
+    if circuit.state == "closed":
+        return "all"
+    if circuit.state == "open":
+        return "probe" if circuit.open_until is None or now >= circuit.open_until else circuit.open_until
+    if circuit.probe_until is None or now >= circuit.probe_until:
+        return "probe"
+    return min(circuit.probe_until, now + ASK_AGAIN)
+
+
+def probing(circuit: Circuit, now: datetime) -> Circuit:
+    """Return the circuit with a probe under way."""
+    return replace(circuit, state="half_open", probe_until=now + PROBE_WITHIN)
+
+
+def after(circuit: Circuit, sign: Sign, because: str, now: datetime, *, probe: bool) -> Circuit:
+    """Return the circuit after a hand-over.
+
+    While it is not closed only a probe counts: the others began before it opened.
+    """
+    if circuit.state != "closed" and not probe:
+        return circuit
+    match sign:
+        case "alive":
+            return Circuit()
+        case "refused":
+            return _opened(circuit, because, now, at_least=ACCOUNT_WAIT)
+        case "failed" if probe or circuit.failures + 1 >= FAILURES:
+            return _opened(circuit, because, now)
+        case "failed":
+            return replace(circuit, failures=circuit.failures + 1, because=because)
+    # A probe that was told to wait, or came too late, says nothing: the next one may go.
+    return replace(circuit, state="open", open_until=now, probe_until=None) if probe else circuit
+
+
+def _opened(circuit: Circuit, because: str, now: datetime, *, at_least: timedelta = timedelta(0)) -> Circuit:
+    wait = min(FIRST_WAIT * 2 ** min(circuit.openings, 10), LONGEST_WAIT)
+    return Circuit(
+        state="open",
+        failures=circuit.failures + 1,
+        openings=circuit.openings + 1,
+        open_until=now + max(wait, at_least),
+        because=because,
+    )
