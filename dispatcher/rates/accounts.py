@@ -27,6 +27,7 @@ class Lane:
     burst: int = 1
     arrival: datetime | None = None
     paused_until: datetime | None = None
+    turn_until: datetime | None = None
     line_until: datetime | None = None
 
     def bucket(self, now: datetime) -> Bucket | None:
@@ -93,14 +94,14 @@ def set_rates(connection: Connection, rates: Rates) -> None:
     """
     lanes = rates.lanes
     connection.execute(
-        text("UPDATE lane SET rate_per_second = NULL, line_until = NULL WHERE name <> ALL(:named)"),
+        text("UPDATE lane SET rate_per_second = NULL, turn_until = NULL, line_until = NULL WHERE name <> ALL(:named)"),
         {"named": list(lanes)},
     )
     for name, rate in sorted(lanes.items()):
         connection.execute(
             text("""INSERT INTO lane (name, rate_per_second, burst) VALUES (:name, :rate, :burst)
                     ON CONFLICT (name) DO UPDATE SET rate_per_second = excluded.rate_per_second,
-                        burst = excluded.burst, line_until = NULL"""),
+                        burst = excluded.burst, turn_until = NULL, line_until = NULL"""),
             {"name": name, "rate": rate.per_second, "burst": rate.at_once},
         )
     named = [str(name) for name in rates.accounts]
@@ -153,9 +154,8 @@ def read_lane(connection: Connection, name: str, *, lock: bool = False) -> Lane:
     ).one_or_none()
     if row is None:
         return Lane(name)
-    return Lane(
-        name, row.rate_per_second, row.burst, row.theoretical_arrival_at, row.paused_until, row.line_until
-    )  # fmt: skip
+    until = (row.paused_until, row.turn_until, row.line_until)
+    return Lane(name, row.rate_per_second, row.burst, row.theoretical_arrival_at, *until)
 
 
 def read_accounts(connection: Connection, names: Collection[str], *, lock: bool = False) -> dict[str, Account]:

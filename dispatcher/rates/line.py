@@ -1,6 +1,7 @@
-"""Turns for who has to wait: hands ask when there will be enough for them, instead of asking in vain all at once.
+"""Turns for whoever has to wait: they ask when there will be enough for them, instead of in vain, all at once.
 
-The line is a hint: it says when to ask.  Whether somebody may go is decided by `taking`, under the rates themselves.
+Hands wait for a turn that is near.  Where it is further away the messages are put off, each to a moment of its own.
+Both are hints that say when to ask; who may go is decided by `taking`, under the rates themselves.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 
 from sqlalchemy import Connection, text
 
@@ -50,12 +52,12 @@ def next_turn(
     if not buckets:
         return Turn(len(units), limited=False)
     count, size = _chunk(units, max(1, int(min(bucket.burst for bucket in buckets) * _SHARE_OF_BURST)))
-    queue = _Queue(row, buckets, now)
+    queue = _Queue(row.turn_until, buckets, now)
     at = max(opens_at(buckets, size, now), queue.place_of(size))
     if at - now > patience:
         return None
     queue.extend(size)
-    _write(connection, lane, queue)
+    _write(connection, lane, "turn_until", queue)
     return Turn(count, at - now)
 
 
@@ -69,26 +71,26 @@ def put_off(
     buckets = _buckets(row, _asked(offers, known, now), now)
     if not buckets or not units:
         return [now] * len(units)
-    queue = _Queue(row, buckets, now)
-    earliest = opens_at(buckets, units[0], now)
+    queue = _Queue(row.line_until, buckets, now)
+    queue.begin_at(opens_at(buckets, units[0], now), units[0])
     moments = []
     for place, some in enumerate(units):
         longest = now + LONGEST_LINE + timedelta(seconds=place % 60)  # not all at the same instant
-        moments.append(min(max(earliest, queue.place_of(some)), longest))
+        moments.append(min(queue.place_of(some), longest))
         queue.extend(some)
-    _write(connection, lane, queue)
+    _write(connection, lane, "line_until", queue)
     return moments
 
 
 class _Queue:
     """Those who wait, as a second GCRA behind that of the rate: it counts who was given a turn, taken or not."""
 
-    def __init__(self, lane: Lane, buckets: Sequence[Bucket], now: datetime) -> None:
+    def __init__(self, until: datetime | None, buckets: Sequence[Bucket], now: datetime) -> None:
         self._now = now
         self._speed = min(bucket.per_second for bucket in buckets) * _FASTER
         self._burst = min(bucket.burst for bucket in buckets)
         # Where nobody has taken anything for a while, nobody stands in line.
-        begin = now if lane.line_until is None or all(bucket.full for bucket in buckets) else lane.line_until
+        begin = now if until is None or all(bucket.full for bucket in buckets) else until
         longest = now + LONGEST_LINE + timedelta(seconds=self._burst / self._speed)
         self._begin, self._ahead = min(max(begin, now), longest), 0
 
@@ -99,6 +101,10 @@ class _Queue:
     def place_of(self, units: int) -> datetime:
         """Return when so many units behind the others have their turn."""
         return max(self._now, self.until - timedelta(seconds=(self._burst - min(units, self._burst)) / self._speed))
+
+    def begin_at(self, at: datetime, units: int) -> None:
+        """Let the first of them have no turn before `at`, when there is something for them."""
+        self._begin += max(at - self.place_of(units), timedelta(0))
 
     def extend(self, units: int) -> None:
         self._ahead += units
@@ -125,9 +131,9 @@ def _chunk(units: Sequence[int], most: int) -> tuple[int, int]:
     return count, size
 
 
-def _write(connection: Connection, lane: str, queue: _Queue) -> None:
+def _write(connection: Connection, lane: str, column: Literal["turn_until", "line_until"], queue: _Queue) -> None:
     connection.execute(
-        text("""INSERT INTO lane (name, line_until) VALUES (:name, :until)
-                ON CONFLICT (name) DO UPDATE SET line_until = excluded.line_until"""),
+        text(f"""INSERT INTO lane (name, {column}) VALUES (:name, :until)
+                 ON CONFLICT (name) DO UPDATE SET {column} = excluded.{column}"""),  # noqa: S608 - one of two names
         {"name": lane, "until": queue.until},
     )

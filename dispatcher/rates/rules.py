@@ -118,6 +118,10 @@ class WarmUp(_Rule):
             raise ValueError("first grows until it reaches until: write until, and not below first")
         return self
 
+    def counts(self, lane: str) -> bool:
+        """Return whether the mails of a lane are counted and held back."""
+        return lane == "email.marketing" or (lane == "email.transactional" and self.transactional)
+
     def allowance(self, on: date) -> int | None:
         """Return how many may go on a day, the sender's own; 0 before the start, None once it is warm."""
         passed = (on - self.start).days

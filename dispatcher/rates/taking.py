@@ -113,9 +113,7 @@ def _troubled(account: Account, now: datetime) -> bool:
 
 def _warming(speed: Speed, lane: str, now: datetime) -> tuple[date, int] | None:
     """Return the sender's day and what it allows; None: no limit, or not for this lane."""
-    if speed.warm_up is None or not lane.startswith("email."):
-        return None
-    if not lane.endswith(".marketing") and not speed.warm_up.transactional:
+    if speed.warm_up is None or not speed.warm_up.counts(lane):
         return None
     day = day_of(now, speed.zone)
     allowance = speed.warm_up.allowance(day)

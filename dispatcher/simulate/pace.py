@@ -1,21 +1,35 @@
 """Will it all be out in time?  How a lane's rate spreads what is due over the hours.
 
-First come, first served, by the instant a message is due: the same GCRA as `lanes`, without the database.  It is a
+First come, first served, by the instant a message is due: the same GCRA as `rates`, without the database.  It is a
 forecast: workers that are down, providers that answer slowly and messages asked for meanwhile are not in it.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from itertools import count
 
 from sqlalchemy import Connection, text
 
 from dispatcher.facts import Facts
 from dispatcher.gates import Defer, Send, outside_quiet_hours
+from dispatcher.rates import accounts
+from dispatcher.rates.buckets import Bucket
+from dispatcher.rates.rules import WarmUp, day_of, next_day
+from dispatcher.shop import load_shop
+
+
+@dataclass(frozen=True, slots=True)
+class Days:
+    """The warm-up of a sender, and how many it has authorised on its days so far."""
+
+    warm_up: WarmUp
+    zone: str
+    used: Mapping[date, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +42,12 @@ class Lane:
     theoretical_arrival_at: datetime | None = None
     paused_until: datetime | None = None
     others: tuple[tuple[datetime, int], ...] = ()
+    days: Days | None = None  #: None: the sender is warm
 
     @property
     def limited(self) -> bool:
         """Whether anything here can make a message wait."""
-        return self.rate_per_second is not None or self.paused_until is not None
+        return self.rate_per_second is not None or self.paused_until is not None or self.days is not None
 
     @property
     def pace(self) -> str:
@@ -63,19 +78,35 @@ class Passage:
 
 def read_lane(connection: Connection, name: str, now: datetime, until: datetime) -> Lane:
     """Return the lane with what else is due on it before `until`; runs being planned count with everybody left."""
-    row = connection.execute(text("SELECT * FROM lane WHERE name = :name"), {"name": name}).one_or_none()
-    if row is None or (row.rate_per_second is None and (row.paused_until is None or row.paused_until <= now)):
+    row = accounts.read_lane(connection, name)
+    paused = row.paused_until if row.paused_until is not None and row.paused_until > now else None
+    bucket = _slowest(connection, row, now)
+    days = _days(connection, name, now)
+    if bucket is None and paused is None and days is None:
         return Lane(name)
     others = connection.execute(_OTHERS, {"lane": name, "now": now, "until": until}).all()
-    paused = row.paused_until if row.paused_until is not None and row.paused_until > now else None
-    return Lane(
-        name,
-        row.rate_per_second,
-        row.burst,
-        row.theoretical_arrival_at,
-        paused,
-        tuple((due.due_at, due.messages) for due in others),
-    )
+    waiting = tuple((due.due_at, due.messages) for due in others)
+    if bucket is None:
+        return Lane(name, paused_until=paused, others=waiting, days=days)
+    return Lane(name, bucket.per_second, bucket.burst, bucket.arrival, paused, waiting, days)
+
+
+def _slowest(connection: Connection, lane: accounts.Lane, now: datetime) -> Bucket | None:
+    """Return the slowest rate that the lane's messages are under: its own, or that of the account that carries them."""
+    first = connection.scalar(text("SELECT accounts[1] FROM lane WHERE name = :name"), {"name": lane.name})
+    buckets = [lane.bucket(now)]
+    if first is not None:
+        account = accounts.read_accounts(connection, [first])[first]
+        buckets += [account.bucket(now), account.marketing_bucket(now) if lane.name.endswith(".marketing") else None]
+    return min((b for b in buckets if b is not None), key=lambda bucket: bucket.per_second, default=None)
+
+
+def _days(connection: Connection, lane: str, now: datetime) -> Days | None:
+    shop = load_shop(connection)
+    if shop.warm_up is None or not shop.warm_up.counts(lane):
+        return None
+    day = day_of(now, shop.shop.zone)
+    return Days(shop.warm_up, shop.shop.zone, {day: accounts.authorised_on(connection, shop.shop.from_email, day)})
 
 
 _OTHERS = text("""
@@ -128,7 +159,7 @@ def pass_through(lane: Lane, ready: Iterable[Ready], now: datetime) -> Passage:
 
 
 class _Rate:
-    """`lanes.take`, asked for one turn after the other."""
+    """`rates.taking`, asked for one turn after the other."""
 
     def __init__(self, lane: Lane, now: datetime) -> None:
         self._paused_until = lane.paused_until
@@ -136,11 +167,33 @@ class _Rate:
         self._ahead = self._step * (lane.burst - 1)
         arrival = max(lane.theoretical_arrival_at or now, now)
         self._arrival = min(arrival, now + self._step * lane.burst)
+        self._days, self._used = lane.days, Counter(lane.days.used if lane.days else {})
 
     def turn(self, at: datetime) -> datetime:
         """Return when one that is due at `at` may go."""
         turn = max(at, self._arrival - self._ahead)
-        return turn if self._paused_until is None else max(turn, self._paused_until)
+        return self._on_a_free_day(turn if self._paused_until is None else max(turn, self._paused_until))
 
     def take(self, at: datetime, messages: int) -> None:
+        turn = self.turn(at)
+        left = messages
+        while left and self._days is not None:  # day after day, as far as each reaches
+            room = self._room(turn)
+            if room is None:
+                break
+            self._used[day_of(turn, self._days.zone)] += min(room, left)
+            left -= min(room, left)
+            turn = next_day(turn, self._days.zone) if left else turn
         self._arrival = max(self._arrival, self.turn(at)) + self._step * messages
+
+    def _on_a_free_day(self, at: datetime) -> datetime:
+        while self._days is not None and self._room(at) == 0:
+            at = next_day(at, self._days.zone)
+        return at
+
+    def _room(self, at: datetime) -> int | None:
+        """Return how many more the sender may send on the day of `at`; None: as many as it likes."""
+        assert self._days is not None
+        day = day_of(at, self._days.zone)
+        allowance = self._days.warm_up.allowance(day)
+        return None if allowance is None else max(0, allowance - self._used[day])

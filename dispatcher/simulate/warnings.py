@@ -27,6 +27,8 @@ def too_slow(told: Simulation) -> str | None:
     if put_off:
         what.append(f"{_contacts(put_off)} would have their turn only after the next quiet hours")
     pace = f"sends {lane.pace}" if lane.rate_per_second else "is paused"
+    if lane.days is not None:
+        pace += f", and its sender is being warmed up until {lane.days.warm_up.ends_on()}"
     also = f" and has {told.passage.others:,} other messages to carry" if told.passage.others else ""
     return (
         f"it cannot finish in time: {' and '.join(what)}, because lane {lane.name} {pace}{also}; "

@@ -156,7 +156,8 @@ lane = Table(
     Column("burst", Integer, nullable=False, server_default=text("1")),
     instant("theoretical_arrival_at"),  # GCRA
     instant("paused_until"),
-    instant("line_until"),  # who asks now gets a turn after those who wait: a hint, no promise
+    instant("turn_until"),  # whoever asks now has a turn behind the hands that wait: a hint, no promise
+    instant("line_until"),  # and whoever is put off comes back behind the messages that were
     Column("accounts", ARRAY(Text)),  # whose provider carries it, and who comes in for it: as the hands were started
 )
 

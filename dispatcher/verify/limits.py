@@ -154,8 +154,9 @@ def rate_holds(found: Examination) -> None:
         slices = _largest_slice(found.subject, whose) * _most_workers(found.subject, whose)
         found.count(f"SELECT count(*) FROM ({_AUTHORISED}) a", **whose)  # noqa: S608 - a constant
         found.ask(
-            f"""SELECT :kind || ' ' || :name || ' was over its rate by ' || CEIL(max(v - lowest) - :allowance - max(more))
-                       || ' units at ' || (array_agg(at ORDER BY v - lowest DESC))[1] FROM (
+            f"""SELECT :kind || ' ' || :name || ' was over its rate by '
+                       || CEIL(max(v - lowest) - :allowance - max(more)) || ' units at '
+                       || (array_agg(at ORDER BY v - lowest DESC))[1] FROM (
                     SELECT at, v, min(v - units) OVER (ORDER BY place) AS lowest, max(units) OVER () - 1 AS more FROM (
                         SELECT at, units, row_number() OVER line AS place,
                                sum(units) OVER line - :rate * extract(epoch FROM at)::float8 AS v

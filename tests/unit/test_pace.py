@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_gates import NOON, make_facts, night_in
 
-from dispatcher.simulate.pace import Lane, Ready, pass_through
+from dispatcher.rates.rules import WarmUp
+from dispatcher.simulate.pace import Days, Lane, Ready, pass_through
 
 HOUR = timedelta(hours=1)
 
@@ -36,6 +37,15 @@ def test_what_others_have_due_goes_first() -> None:
 
     assert [(at - NOON).total_seconds() for at, _ in passage.left] == [10, 11]
     assert passage.others == 10, "what is due after our last one does not count"
+
+
+def test_a_sender_that_is_warmed_up_sends_so_many_a_day_and_the_others_wait_for_the_next() -> None:
+    days = Days(WarmUp(start=NOON.date(), days=(5, 3)), "UTC", {NOON.date(): 2})
+    ready = crowd(8, expires_at=NOON + 72 * HOUR)
+    passage = pass_through(Lane("email.marketing", days=days), ready, NOON)
+
+    midnight = (NOON + 24 * HOUR).replace(hour=0)
+    assert [at for at, _ in passage.left] == [NOON] * 3 + [midnight] * 3 + [midnight + 24 * HOUR] * 2
 
 
 def test_a_paused_lane_lets_nobody_go_before_it_goes_on() -> None:
