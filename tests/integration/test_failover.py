@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from dispatcher.providers.http import Http
 from dispatcher.providers.sendgrid import SendGrid
 from dispatcher.providers.smtp import Smtp
 from dispatcher.providers.smtp.connection import server_at
+from dispatcher.rates import accounts, overview
+from dispatcher.rates.rules import Rates
 from dispatcher.sending import send_batch
 
 PEOPLE = 9
@@ -96,6 +99,21 @@ def test_a_mail_that_has_left_by_the_second_has_not_left_by_the_first(both: Both
     both.send()
     assert both.carried() == {("sent", "smtp"): PEOPLE}
     both.check_nobody_twice()
+
+
+def test_the_rate_headers_of_an_answer_slow_its_account_down(both: Both) -> None:
+    with both.shop.database.begin() as connection:
+        accounts.set_rates(connection, Rates.model_validate({"accounts": {"sendgrid": "1000/s"}}))
+    headers = {"X-Message-Id": "r", "X-RateLimit-Remaining": "20", "X-RateLimit-Reset": f"{time.time() + 10:.0f}"}
+    both.sendgrid.answers = lambda _: Say(202, headers=headers, accept=True)
+    both.shop.plan(both.shop.start("hello"))
+    both.send()
+
+    assert both.carried() == {("sent", "sendgrid"): PEOPLE}
+    with both.shop.database.connect() as connection:
+        [account] = overview.read(connection)["accounts"]
+    assert account["rate"] == 1000
+    assert 17 < account["in_force"] < 400  # 20 requests of 9 mails in 10 s, and climbing by 10 a second since
 
 
 def test_what_may_have_left_is_never_tried_by_the_second_and_the_others_are(both: Both) -> None:

@@ -410,3 +410,30 @@ def test_no_day_counts_less_than_nothing(database: Engine) -> None:
         accounts.count_on(connection, "hello@shop.example", date(2026, 1, 1), 7)
         accounts.count_on(connection, "hello@shop.example", date(2026, 1, 1), -9)
         assert accounts.authorised_on(connection, "hello@shop.example", date(2026, 1, 1)) == 0
+
+
+def test_the_parts_of_a_text_are_taken_of_its_account_and_kept_with_the_message(shop: AtWork, tmp_path: Path) -> None:
+    words = "A lantern for every window, and a candle for every lantern. " * 5  # with the way out 3 parts
+    shop.apply(
+        {
+            "campaigns/text.yaml": "name: text\nchannel: sms\ntopic: offers\nsegment: everybody\ntemplate: text\n",
+            "segments/everybody.yaml": "name: everybody\nmatch: {attribute: country, eq: GB}\n",
+            "templates/sms/text/meta.yaml": "class: marketing\ntopic: offers\n",
+            "templates/sms/text/body.txt": words,
+        }
+    )
+    set_rates(shop.database, accounts={"sandbox": {"per_second": 0.01, "burst": 100, "reserve": "0%"}})
+    with shop.database.begin() as connection:
+        for number in range(3):
+            phone = f"+44790090000{number}"
+            add_person(connection, shop.key_ring, f"t{number}", email=None, phone=phone, granted=(("sms", "offers"),))
+    run_id = shop.plan(shop.start("text"))
+    shop.send()
+
+    rows = [row for row in shop.rows(run_id).values() if row.status == "sent"]
+    assert [row.units for row in rows] == [3, 3, 3]
+    with shop.database.connect() as connection:
+        owed = connection.execute(
+            text("SELECT theoretical_arrival_at FROM account WHERE name = 'sandbox'")
+        ).scalar_one()
+    assert 880 < (owed - rows[0].authorised_at).total_seconds() < 920

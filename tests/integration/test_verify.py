@@ -250,6 +250,13 @@ BROKEN = [
             SELECT message_id, number + n, (SELECT max(authorised_at) + interval '9 days' FROM message), 'not_sent'
             FROM attempt, generate_series(1, {10 + 2 * Sandbox.slice_size + 1}) AS n""",
     )),
+    ("INV-17", "account sandbox was over its rate by", (  # in parts of SMS: five each, where four would just do
+        "INSERT INTO account (name, rate_per_second, burst, reserve) VALUES ('sandbox', 0.001, 10, 0)",
+        f"""INSERT INTO attempt (message_id, number, authorised_at, outcome, provider, units)
+            SELECT message_id, number + n, (SELECT max(authorised_at) + interval '9 days' FROM message), 'not_sent',
+                   'sandbox', 5
+            FROM attempt, generate_series(1, {(10 + 2 * Sandbox.slice_size) // 4}) AS n""",
+    )),
     ("INV-18", "do not add up", (f"UPDATE run SET audience = 15 WHERE {IN_HELLO.replace('run_id', 'id')}",)),
     ("INV-19", "which is finished", ("UPDATE batch SET state = 'done'",)),
     ("INV-19", "which does not exist", ("DELETE FROM batch",)),

@@ -4,6 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from dispatcher.authorise import LEASE, SEND_WITHIN
+from dispatcher.providers.http import ANSWER_SECONDS
+from dispatcher.providers.smtp.connection import REPLY_SECONDS, VERDICT_SECONDS
+from dispatcher.rescue import PATIENCE as WEDGED
+from dispatcher.room_guard import LONGEST_HAND_OVER_SECONDS, PATIENCE_SECONDS
 from dispatcher.rooms import environment_of, pause_seconds
 from dispatcher.settings import load_settings
 from dispatcher.up import healthz_of, rooms_of
@@ -40,3 +45,11 @@ def test_a_house_has_every_room_once_and_as_many_marketing_hands_as_asked_for() 
 )
 def test_health_is_asked_from_this_machine_whatever_is_listened_on(host: str, asked: str) -> None:
     assert healthz_of(load_settings(host=host, port=8000)) == f"http://{asked}:8000/healthz"
+
+
+def test_a_hand_that_is_told_to_stop_has_time_for_its_last_hand_over() -> None:
+    slowest = max(ANSWER_SECONDS, REPLY_SECONDS + VERDICT_SECONDS)
+    longest = SEND_WITHIN.total_seconds() + slowest
+
+    assert longest < LONGEST_HAND_OVER_SECONDS < PATIENCE_SECONDS
+    assert (LEASE + WEDGED).total_seconds() > LONGEST_HAND_OVER_SECONDS, "or it would be killed as wedged"

@@ -64,6 +64,19 @@ def test_every_reason_has_a_sentence_with_its_facts(reason: Reason) -> None:
     assert words in because(reason, found)
 
 
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ({"because": "circuit", "account": "sendgrid", "said": "401"}, "sendgrid cannot be reached or does not take"),
+        ({"because": "rest", "lane": "sms.marketing"}, "has had enough"),
+        ({"because": "domain", "domain": "gmail.com"}, "mails to gmail.com"),
+        ({"because": "warm-up", "day": "2026-12-01", "allowance": 200}, "its 200 mails of the day"),
+    ],
+)
+def test_what_waits_for_the_rate_says_for_which(found: dict[str, Any], words: str) -> None:
+    assert words in because(Reason.RATE, found)
+
+
 @pytest.mark.parametrize("reason", Reason)
 def test_a_sentence_needs_no_fact_at_all(reason: Reason) -> None:
     said = because(reason, {})
