@@ -132,8 +132,9 @@ def mirror() -> None:
     if not _mirroring.acquire(blocking=False):
         return
     try:
-        for provider in mirrors.mirrors_of(boot.hands().providers.values()):
-            mirrors.mirror_when_due(boot.hands().database, boot.hands().sender.key_ring, provider)
+        hands = boot.hands()
+        for provider in mirrors.mirrors_of([*hands.providers.values(), *hands.failovers.values()]):
+            mirrors.mirror_when_due(hands.database, hands.sender.key_ring, provider)
     finally:
         _mirroring.release()
 

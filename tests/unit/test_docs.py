@@ -174,7 +174,7 @@ def test_the_shop_that_is_shown_is_right() -> None:
     ("page", "heading", "kind"),
     [
         ("settings.md", "## campaigns/NAME.yaml", Campaign),
-        ("settings.md", "## templates/CHANNEL/NAME/meta.yaml", TemplateMeta),
+        ("templates.md", "## templates/CHANNEL/NAME/meta.yaml", TemplateMeta),
         ("importing.md", "## Map files, for `import events --map`", Mapping),
     ],
 )
