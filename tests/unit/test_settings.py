@@ -9,7 +9,7 @@ import pytest
 
 from dispatcher.doctor.installation import check_settings
 from dispatcher.errors import InvalidDefinition
-from dispatcher.providers import providers_for
+from dispatcher.providers import failovers_for, providers_for
 from dispatcher.rooms import environment_of
 from dispatcher.settings import load_settings
 
@@ -119,3 +119,23 @@ def test_the_doctor_looks_at_a_key_that_would_travel_in_clear() -> None:
 
     assert len(looked_at("http://proxy.internal:8080")) == 1
     assert looked_at("http://127.0.0.1:8080") == looked_at("https://proxy.internal") == []
+
+
+def test_a_second_provider_is_made_with_all_it_needs(tmp_path: Path) -> None:
+    both = SENDGRID | {"email_failover": "smtp", "smtp_url": SMTP["smtp_url"]}
+    loaded = load_settings(**both, home=tmp_path)
+
+    assert {channel: p.name for channel, p in failovers_for(loaded).items()} == {"email": "smtp"}
+    assert failovers_for(load_settings(**SENDGRID, home=tmp_path)) == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "finding"),
+    [
+        (SENDGRID | {"email_failover": "smtp"}, "DISPATCHER_SMTP_URL: must be set for smtp"),
+        (SENDGRID | {"email_failover": "sendgrid"}, "which is the first choice already"),
+        ({"email_failover": "smtp", "smtp_url": SMTP["smtp_url"]}, "has nobody to come in for"),
+    ],
+)
+def test_a_second_provider_that_cannot_come_in_is_refused(settings: dict[str, Any], finding: str) -> None:
+    assert any(finding in each for each in refusals(settings))
