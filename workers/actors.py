@@ -11,15 +11,15 @@ import structlog
 from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
+from dispatcher import audit_chain, doubt, replies, rights, schedules, sending
 from dispatcher import brake as braking
-from dispatcher import doubt, replies, schedules, sending
 from dispatcher import plan as planning
 from dispatcher import release as releasing
 from dispatcher import rescue as rescuing
 from dispatcher.feedback import inbox
 from dispatcher.release import Ticket
 from workers import boot
-from workers.broker import FEEDBACK, HOUSEKEEPING, LANES, PLAN, RELEASE, WATCH, wake
+from workers.broker import FEEDBACK, HOUSEKEEPING, LANES, PLAN, RELEASE, RIGHTS, WATCH, wake
 
 log = structlog.get_logger()
 
@@ -128,3 +128,15 @@ def brake() -> None:
 def rescue() -> None:
     """Free what dead workers held."""
     rescuing.rescue(boot.hands().database)
+
+
+@dramatiq.actor(queue_name=RIGHTS)
+def finish_erasures() -> None:
+    """Destroy the keys of whom nothing is in flight any more."""
+    rights.finish_erasures(boot.hands().database, boot.hands().sender.key_ring)
+
+
+@dramatiq.actor(queue_name=RIGHTS)
+def link_audit() -> None:
+    """Make what was recorded part of the chain over the audit."""
+    audit_chain.link_new(boot.hands().database)

@@ -16,7 +16,17 @@ from dispatcher.registration import Registration, heartbeat, register, unregiste
 from dispatcher.rendering import Sender
 from dispatcher.runtime import Runtime
 from dispatcher.sending import Hands
-from workers.broker import FEEDBACK, HOUSEKEEPING, MARKETING_LANES, PLAN, RELEASE, TRANSACTIONAL_LANES, WATCH, connect
+from workers.broker import (
+    FEEDBACK,
+    HOUSEKEEPING,
+    MARKETING_LANES,
+    PLAN,
+    RELEASE,
+    RIGHTS,
+    TRANSACTIONAL_LANES,
+    WATCH,
+    connect,
+)
 
 log = structlog.get_logger()
 
@@ -26,7 +36,7 @@ log = structlog.get_logger()
 GROUPS: dict[str, tuple[tuple[str, ...], int, int]] = {
     "marketing": (MARKETING_LANES, 2, 3),
     "transactional": (TRANSACTIONAL_LANES, 4, 5),
-    "control": ((RELEASE, PLAN, HOUSEKEEPING, FEEDBACK, WATCH), 6, 1),
+    "control": ((RELEASE, PLAN, HOUSEKEEPING, FEEDBACK, WATCH, RIGHTS), 7, 1),
 }
 #: How long a queue that was found empty is left alone at most.  What a person waits for is looked for more often.
 POLL_MILLISECONDS = {"marketing": 200, "transactional": 25, "control": 100}

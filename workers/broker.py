@@ -17,6 +17,8 @@ log = structlog.get_logger()
 RELEASE, PLAN, HOUSEKEEPING = "release", "plan", "housekeeping"
 #: What may take long stands in nobody's way: sorting feedback has a queue, and so has looking at how runs go.
 FEEDBACK, WATCH = "feedback", "watch"
+#: Erasures, the chain over the audit, and what is kept no longer.
+RIGHTS = "rights"
 MARKETING_LANES = ("email.marketing", "sms.marketing")
 TRANSACTIONAL_LANES = ("email.transactional", "sms.transactional")
 LANES = (*MARKETING_LANES, *TRANSACTIONAL_LANES)
