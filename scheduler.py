@@ -64,6 +64,7 @@ def tick(runtime: Runtime) -> int:
         (5, actors.settle_doubt),
         (2, actors.finish_erasures),
         (10, actors.link_audit),
+        (60, actors.sweep),
     )
     #: What a NOTIFY means; the tick alone would do, a second later.
     heard = {"run": actors.plan, "due": actors.release, "engine": actors.release, "feedback": actors.sort_feedback,

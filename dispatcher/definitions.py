@@ -218,6 +218,31 @@ class LinkRules(Definition):
     allowed_hosts: tuple[Annotated[str, BeforeValidator(_host)], ...] | None = None
 
 
+def _for_good(value: Any) -> Any:
+    return None if value == "for good" else value
+
+
+#: How long something is kept; "for good", None here: until its person is erased.
+Term = Annotated[
+    Annotated[Duration, Field(ge=timedelta(days=14))] | None,
+    BeforeValidator(_for_good),
+]
+
+
+class Retention(Definition):
+    """How long what is personal is kept, though nobody asked for its erasure; counted from when it settled or came.
+
+    Evidence of consent, suppressions, the audit and the rows of the ledger are kept for good: they are what a shop has
+    to prove, and what caps and `verify` count.
+    """
+
+    message_data: Term = timedelta(days=400)  # what the shop sent along with a message
+    feedback: Term = timedelta(days=400)  # events of providers, as they came
+    inbox: Term = timedelta(days=30)  # what providers sent and could never be sorted
+    replies: Term = timedelta(days=400)  # the words of texts
+    events: Term = timedelta(days=1100)  # items and properties of what the shop said happened
+
+
 LaneName = Literal["email.marketing", "email.transactional", "sms.marketing", "sms.transactional"]
 
 
@@ -244,6 +269,7 @@ class Shop(Definition):
     topics: dict[Name, Topic] = {}
     interests: InterestRules = InterestRules()
     links: LinkRules = LinkRules()
+    retention: Retention = Retention()
 
     @model_validator(mode="after")
     def _caps_are_told_apart(self) -> Shop:

@@ -16,8 +16,10 @@ from dispatcher import brake as braking
 from dispatcher import plan as planning
 from dispatcher import release as releasing
 from dispatcher import rescue as rescuing
+from dispatcher.errors import Refused
 from dispatcher.feedback import inbox
 from dispatcher.release import Ticket
+from dispatcher.rights import retention
 from workers import boot
 from workers.broker import FEEDBACK, HOUSEKEEPING, LANES, PLAN, RELEASE, RIGHTS, WATCH, wake
 
@@ -134,6 +136,15 @@ def rescue() -> None:
 def finish_erasures() -> None:
     """Destroy the keys of whom nothing is in flight any more."""
     rights.finish_erasures(boot.hands().database, boot.hands().sender.key_ring)
+
+
+@dramatiq.actor(queue_name=RIGHTS)
+def sweep() -> None:
+    """Once a day, take what is kept no longer."""
+    try:
+        retention.sweep_if_due(boot.hands().database)
+    except Refused:  # somebody else sweeps right now
+        return
 
 
 @dramatiq.actor(queue_name=RIGHTS)

@@ -14,9 +14,11 @@ from typing import NoReturn
 import typer
 
 from dispatcher.cli import (
+    audits,
     campaigns,
     consents,
     contacts,
+    data_rights,
     explanations,
     imports,
     keys,
@@ -48,7 +50,7 @@ app = typer.Typer(
 )
 for group in (workspaces, rooms, imports, segments, campaigns, triggers, runs, explanations, contacts, consents):
     group.add_to(app)
-for group in (suppressions, reviews, templates, keys, operations):
+for group in (suppressions, reviews, templates, keys, audits, data_rights, operations):
     group.add_to(app)
 
 

@@ -16,7 +16,7 @@ from uuid import UUID
 from cryptography.exceptions import InvalidTag
 from sqlalchemy import Connection, text
 
-from dispatcher import clock, consent, evidence, interests
+from dispatcher import audit, clock, consent, evidence, interests
 from dispatcher.contacts import personal_of
 from dispatcher.errors import Refused
 from dispatcher.instants import show_instant
@@ -49,7 +49,7 @@ class _Whom:
     now: datetime
 
     def ask(self, query: str) -> list[Json]:
-        """Return the rows of a query about :ids, :addresses, :contact or :names, as plain JSON."""
+        """Return the rows of a query about :ids, :addresses or :contact, as plain JSON."""
         return [{name: plain(value) for name, value in row._mapping.items()} for row in self.read(query)]
 
     def read(self, query: str) -> Any:
@@ -57,8 +57,6 @@ class _Whom:
             "ids": list(self.family.ids),
             "addresses": list(self.family.addresses),
             "contact": self.family.contact_id,
-            "names": [name for number in self.family.ids for name in (str(number), f"contact {number}")],
-            "numbers": [str(number) for number in self.family.ids],
         }
         return self.connection.execute(text(query), found)
 
@@ -72,10 +70,10 @@ class _Whom:
             return None
 
 
-def export_contact(connection: Connection, key_ring: KeyRing, contact_id: int) -> Json:
+def export_contact(connection: Connection, key_ring: KeyRing, contact_id: int, *, by: str | None = None) -> Json:
     """Return everything we hold about the person behind this contact, as plain JSON; NotFound if there is none.
 
-    Personal data are opened: the caller writes to the audit who asked (`record_export`).
+    Personal data are opened, so `by` is written to the audit.  None: the caller has recorded who asked.
     """
     whom = _Whom(connection, key_ring, family_of(connection, contact_id), clock.read_now(connection))
     told: Json = {
@@ -84,6 +82,8 @@ def export_contact(connection: Connection, key_ring: KeyRing, contact_id: int) -
         "made_at": show_instant(whom.now),
         "shop": _shop_name(connection),
     }
+    if by is not None:
+        audit.record(connection, by, "contact.export", f"contact {whom.family.contact_id}", {})
     return told | {name: section(whom) for name, section in SECTIONS.items()}
 
 
@@ -242,9 +242,8 @@ def _with(whom: _Whom, row: Any, name: str) -> Json:
 
 
 def _audit(whom: _Whom) -> list[Json]:
-    return whom.ask("""
-        SELECT at, actor, action, details FROM audit
-        WHERE subject = ANY(:names) OR action = 'contact.merge' AND details->>'loser' = ANY(:numbers) ORDER BY id""")
+    entries = audit.entries(whom.connection, contact_id=whom.family.contact_id)
+    return [plain({"at": e.at, "actor": e.actor, "action": e.action, "details": e.details}) for e in entries]
 
 
 def _erasure(whom: _Whom) -> Json | None:
