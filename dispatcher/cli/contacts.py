@@ -19,6 +19,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("show")(show)
     group.command("export")(data_rights.export)
     group.command("erase")(data_rights.erase)
+    group.command("erase-again")(data_rights.erase_again)
     app.add_typer(group, name="contact")
 
 

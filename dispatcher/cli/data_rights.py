@@ -91,6 +91,37 @@ def erase(
         door.say(_told(state))
 
 
+def erase_again(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What audit list --action erasure.done --json printed.")],
+    as_json: door.AsJson = False,
+) -> None:
+    """After a restore: erase again who was erased since the backup, by the proofs that were kept elsewhere.
+
+    Example: dispatcher contact erase-again erasures.json
+    """
+    import orjson
+
+    from dispatcher.errors import Refused
+    from dispatcher.rights.again import erase_again as erase_them_again
+
+    try:
+        entries = orjson.loads(file.read_bytes())
+    except OSError as error:
+        raise Refused(f"{file} cannot be read: {error.strerror}") from error
+    except orjson.JSONDecodeError as error:
+        raise Refused(f"{file} is not the JSON that audit list printed: {error}") from error
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise Refused(f"{file} is not a list of entries of the audit")
+    with door.open_engine() as runtime:
+        done = erase_them_again(runtime.database, runtime.key_ring, entries, by=door.actor())
+    if as_json:
+        door.print_json(done)
+        return
+    door.say(f"{done.proofs} proofs: {done.erased} contacts erased again, {done.suppressed} addresses suppressed again")
+    if done.in_progress:
+        door.say(f"{done.in_progress} of them have something in flight; the workers finish them")
+
+
 def _told(state: ErasureState) -> str:
     if state.state == "done":
         return (

@@ -120,14 +120,20 @@ _DESTROYED = {
     "own_links": text("""
         UPDATE tracked_message SET sealed = NULL WHERE contact_id = ANY(:ids) AND sealed IS NOT NULL"""),
     "replies": text("""
-        UPDATE reply SET sealed = NULL, data_key = NULL
+        UPDATE reply SET sealed = NULL, data_key = NULL, review = CASE review WHEN 'open' THEN 'stop' ELSE review END
         WHERE sealed IS NOT NULL AND (contact_id = ANY(:ids)
               OR contact_id IS NULL AND address_id = ANY(:addresses))"""),
 }
 
 
+_SUPPRESSED = text("SELECT channel, encode(hash, 'hex') AS hash FROM address WHERE id = ANY(:ids) ORDER BY id")
+
+
 def _destroy(connection: Connection, key_ring: KeyRing, family: Family) -> dict[str, Any]:
-    """Destroy what can be read of the person; return what that was, in figures, and the fingerprints of the keys."""
+    """Destroy what can be read of the person; return what that was: figures, fingerprints of keys, keyed hashes.
+
+    By the latter two a restored backup can be told whom to erase again (`again`).
+    """
     keys = connection.scalars(
         text("SELECT data_key FROM contact WHERE id = ANY(:ids) AND data_key IS NOT NULL ORDER BY id"),
         {"ids": list(family.ids)},
@@ -139,7 +145,7 @@ def _destroy(connection: Connection, key_ring: KeyRing, family: Family) -> dict[
     connection.execute(_BLANK_CONTACTS, {"ids": list(family.ids)})
     return {
         "destroyed": {"contacts": len(family.ids), "data_keys": fingerprints, "personal_external_ids": names, **counts},
-        "suppressed_addresses": len(family.addresses),
+        "suppressed": [dict(row._mapping) for row in connection.execute(_SUPPRESSED, {"ids": list(family.addresses)})],
     }
 
 

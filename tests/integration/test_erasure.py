@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -12,13 +13,14 @@ from ledger_rows import add_message, settle
 from people import add_person, say
 from sqlalchemy import Connection, Engine, text
 
-from dispatcher import clock, consent, identity, suppression, unsubscribe
+from dispatcher import audit, clock, consent, identity, suppression, unsubscribe
 from dispatcher.consent import ConsentChange
 from dispatcher.contacts import Particulars, ensure_contacts, find_contact, personal_of, save_contact, save_contacts
-from dispatcher.errors import NotFound
+from dispatcher.errors import NotFound, Refused
 from dispatcher.events import Event, Item, record_events
 from dispatcher.keys import KeyRing
 from dispatcher.rights import erase, erasure_state, finish_erasures, request_erasure
+from dispatcher.rights.again import Again, erase_again
 from dispatcher.rights.finishing import fingerprint
 from dispatcher.tokens import WayOut
 
@@ -357,3 +359,63 @@ def test_a_grant_made_meanwhile_does_not_survive(database: Engine, key_ring: Key
 
     with database.connect() as connection:
         assert {held.state for held in consent.state_of(connection, ana)} == {"withdrawn"}
+
+
+# --- after a restore
+
+
+def proofs(database: Engine) -> list[dict[str, Any]]:
+    with database.connect() as connection:
+        entries = audit.entries(connection, action="erasure.done")
+    return [json.loads(json.dumps(entry._asdict(), default=str)) for entry in entries]
+
+
+def test_a_restored_backup_is_told_whom_to_erase_again(database: Engine, key_ring: KeyRing, ana: int) -> None:
+    with database.connect() as connection:
+        [row] = connection.execute(text("SELECT data_key, sealed, email_address_id FROM contact"))
+    erase(database, key_ring, ana, by="test")
+    kept = proofs(database)
+    with database.begin() as connection:  # as the backup has her
+        connection.execute(text("DELETE FROM erasure"))
+        connection.execute(text("DELETE FROM suppression"))
+        connection.execute(
+            text("UPDATE contact SET erased_at = NULL, data_key = :data_key, sealed = :sealed"),
+            {"data_key": row.data_key, "sealed": row.sealed},
+        )
+
+    assert erase_again(database, key_ring, kept, by="test") == Again(1, erased=1, suppressed=2, in_progress=0)
+
+    assert value(database, "SELECT count(*) FROM contact WHERE data_key IS NOT NULL") == 0
+    assert erase_again(database, key_ring, kept, by="test") == Again(1, erased=0, suppressed=0, in_progress=0)
+
+
+def test_who_has_the_number_of_somebody_erased_is_left_alone(database: Engine, key_ring: KeyRing, ana: int) -> None:
+    """After a restore the ledger gives the same numbers to other people, but not their keys."""
+    erase(database, key_ring, ana, by="test")
+    [proof] = proofs(database)
+    with database.begin() as connection:
+        bea = add_person(connection, key_ring, "bea")
+
+    erase_again(database, key_ring, [proof | {"subject": f"contact {bea}"}], by="test")
+
+    assert value(database, "SELECT data_key IS NOT NULL FROM contact WHERE id = :id", id=bea)
+
+
+def test_who_came_after_the_backup_is_unmailed_when_imported_again(
+    database: Engine, key_ring: KeyRing, ana: int
+) -> None:
+    erase(database, key_ring, ana, by="test")
+    kept = proofs(database)
+    with database.begin() as connection:
+        connection.execute(text("DELETE FROM suppression"))
+        connection.execute(text("UPDATE address SET hash = sha256(hash)"))  # the backup knows nothing of her
+
+    erase_again(database, key_ring, kept, by="test")
+
+    with database.begin() as connection:
+        assert save_contact(connection, key_ring, Particulars("ana-2", email=EMAIL)).outcome == "erased"
+
+
+def test_what_is_no_proof_is_refused_before_anything_is_done(database: Engine, key_ring: KeyRing, ana: int) -> None:
+    with pytest.raises(Refused, match="entry 7 is not the proof of an erasure"):
+        erase_again(database, key_ring, [{"id": 7, "action": "erasure.done", "subject": "x", "details": {}}], by="test")
