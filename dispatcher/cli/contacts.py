@@ -18,6 +18,7 @@ def add_to(app: typer.Typer) -> None:
     group = typer.Typer(help="One person we know of.", no_args_is_help=True)
     group.command("show")(show)
     group.command("export")(data_rights.export)
+    group.command("correct")(data_rights.correct)
     group.command("erase")(data_rights.erase)
     group.command("erase-again")(data_rights.erase_again)
     app.add_typer(group, name="contact")

@@ -1,4 +1,4 @@
-"""contact export, contact erase: what a person may ask of us; retention: what is kept no longer."""
+"""contact export, correct, erase: what a person may ask of us; retention: what is kept no longer."""
 
 from __future__ import annotations
 
@@ -56,6 +56,31 @@ def _as_json(told: dict[str, Any]) -> str:
 
 def _sizes(told: dict[str, Any]) -> list[str]:
     return [f"{len(told[name])} {name.replace('_', ' ')}" for name in ("messages", "events", "consent_evidence")]
+
+
+def correct(
+    contact: door.ContactArgument,
+    values: Annotated[
+        list[str], typer.Option("--set", metavar="FIELD=VALUE", help="As an import has it, like phone=+447700900123.")
+    ],
+) -> None:
+    """Correct what is known of a contact; the audit says which fields, never the values.
+
+    A new address voids the consent for the old one.  Example: dispatcher contact correct 17850 --set locale=pt-BR
+    """
+    from dispatcher.contacts import find_contact
+    from dispatcher.rights import correct_contact
+
+    fields = {}
+    for one in values:
+        name, equals, value = one.partition("=")
+        if not equals or not value.strip():
+            raise typer.BadParameter(f"{one!r} is not FIELD=VALUE", param_hint="--set")
+        fields[name.strip()] = value.strip()
+    with door.transaction() as (runtime, connection):
+        contact_id = find_contact(connection, runtime.key_ring, contact, suggest=True)
+        saved = correct_contact(connection, runtime.key_ring, contact_id, fields, by=door.actor())
+    door.say(f"{saved.outcome}: {', '.join(sorted(fields))}")
 
 
 def erase(

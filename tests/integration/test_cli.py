@@ -120,7 +120,7 @@ def test_every_command_of_the_contract_is_there() -> None:
         "init, demo, up, serve, worker, schedule, apply, migrate, import contacts, import events, segment list, "
         "segment count, segment sample, campaign list, campaign simulate, campaign start, campaign pause, "
         "campaign resume, campaign cancel, run list, run show, run export, explain, contact show, contact export, "
-        "contact erase, audit list, audit verify, consent show, "
+        "contact correct, contact erase, contact erase-again, audit list, audit verify, consent show, "
         "consent request, consent grant, consent withdraw, consent export, suppression list, suppression add, "
         "suppression remove, template check, "
         "template preview, template send, key create, key list, key revoke, verify, doctor, stop-all, go-on, lost"
@@ -425,6 +425,34 @@ def test_a_person_gets_everything_there_is_about_them_and_that_is_audited(shop: 
     assert "agreed@people.example" in page.read_text(encoding="utf-8")
     assert [action for action, _ in audited(database)][-2:] == ["contact.export"] * 2
     assert "agreed@" not in str(audited(database))
+
+
+def test_a_contact_is_corrected_and_the_audit_names_the_fields_only(shop: Run, database: Engine) -> None:
+    done = shop("contact", "correct", "agreed", "--set", "email=New@People.example", "--set", "locale=pt-BR")
+    assert (done.code, done.err) == (0, "changed: email, locale\n")
+
+    told = shop("contact", "show", "agreed", "--reveal", "--json").json
+    assert (told["email"], told["locale"]) == ("new@people.example", "pt-BR")
+    assert shop("consent", "show", "agreed", "--json").json[0]["for_present_address"] is False
+    [entry] = shop("audit", "list", "--action", "contact.correct", "--json").json
+    assert entry["details"] == {"fields": ["email", "locale"]}
+    assert shop("contact", "correct", "agreed", "--set", "locale=pt-BR").err == "unchanged: locale\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("shoe=44", "a contact has no field shoe; there are email, phone, first_name, last_name"),
+        ("email=nobody", "email is not an e-mail address"),
+        ("zone=Nowhere", "timezone is not a time zone"),
+    ],
+)
+def test_what_is_no_correction_is_refused(shop: Run, value: str, said: str) -> None:
+    refused = shop("contact", "correct", "agreed", "--set", value)
+
+    assert refused.code == 1
+    assert refused.err.startswith(said)
+    assert "nobody" not in refused.err
 
 
 def test_a_person_is_erased_for_good_and_the_audit_has_the_proof(shop: Run) -> None:
