@@ -23,7 +23,7 @@ from dispatcher.instants import show_instant
 from dispatcher.keys import KeyRing
 from dispatcher.places import places_of
 from dispatcher.rights.erasing import erasure_state
-from dispatcher.rights.people import Family, family_of
+from dispatcher.rights.people import THEIR_FEEDBACK, THEIR_MESSAGES, Family, family_of
 from dispatcher.shop import load_shop
 from dispatcher.tables import contact
 
@@ -193,7 +193,7 @@ def _interests(whom: _Whom) -> list[Json]:
 
 def _messages(whom: _Whom) -> list[Json]:
     """What was decided and sent.  The text is not kept; its template, by its hash, is."""
-    rows = whom.read("""
+    rows = whom.read(f"""
         SELECT m.id, r.name AS campaign, r.kind AS run_kind, t.name AS template, r.template_hash, m.channel, m.topic,
                m.class, m.status, m.reason, m.deferred_reason, m.facts, m.first_due_at, m.due_at, m.expires_at,
                m.authorised_at, m.handed_over_at, m.settled_at, m.provider, m.provider_ref, m.attempts,
@@ -201,10 +201,10 @@ def _messages(whom: _Whom) -> list[Json]:
                k.sealed AS own_links, s.data_key AS links_key,
                COALESCE((SELECT jsonb_agg(to_jsonb(p) - 'message_id' - 'worker_id' - 'authorise_seq' ORDER BY p.number)
                          FROM attempt p WHERE p.message_id = m.id), '[]') AS earlier_attempts
-        FROM message m JOIN contact c ON c.id = m.contact_id LEFT JOIN run r ON r.id = m.run_id
+        FROM {THEIR_MESSAGES} m JOIN contact c ON c.id = m.contact_id LEFT JOIN run r ON r.id = m.run_id
         LEFT JOIN template t ON t.hash = r.template_hash LEFT JOIN address a ON a.id = m.address_id
         LEFT JOIN tracked_message k ON k.message_id = m.id LEFT JOIN contact s ON s.id = k.contact_id
-        WHERE m.contact_id = ANY(:ids) ORDER BY m.id""")
+        ORDER BY m.id""")  # noqa: S608 - constants
     told = []
     for row in rows:
         message = _with(whom, row, "data")
@@ -215,13 +215,12 @@ def _messages(whom: _Whom) -> list[Json]:
 
 def _feedback(whom: _Whom) -> list[Json]:
     """What providers reported of their messages, and of their addresses where it named no message."""
-    rows = whom.read("""
+    rows = whom.read(f"""
         SELECT f.source, f.provider_event_id, f.kind, f.hard, f.code, f.message_id, f.occurred_at, f.received_at,
                f.flaw, f.link, l.destination AS link_led_to, f.bot, f.sealed,
                COALESCE(f.data_key, c.data_key) AS data_key
-        FROM feedback f LEFT JOIN contact c ON c.id = f.contact_id LEFT JOIN message m ON m.id = f.message_id
-        LEFT JOIN run_link l ON l.run_id = m.run_id AND l.number = f.link
-        WHERE f.contact_id = ANY(:ids) OR f.contact_id IS NULL AND f.address_id = ANY(:addresses) ORDER BY f.id""")
+        FROM {THEIR_FEEDBACK} f LEFT JOIN contact c ON c.id = f.contact_id LEFT JOIN message m ON m.id = f.message_id
+        LEFT JOIN run_link l ON l.run_id = m.run_id AND l.number = f.link ORDER BY f.id""")  # noqa: S608 - constants
     return [_with(whom, row, "as_it_came") for row in rows]
 
 

@@ -21,7 +21,7 @@ from dispatcher.contacts.names import after_erasure
 from dispatcher.keys import KeyRing
 from dispatcher.locks import lock_addresses, lock_contacts
 from dispatcher.rights.erasing import ErasureState, in_flight, request_erasure, skip_pending, state_of_row
-from dispatcher.rights.people import Family, family_of
+from dispatcher.rights.people import THEIR_FEEDBACK, THEIR_MESSAGES, Family, family_of
 from dispatcher.tables import contact
 
 log = structlog.get_logger()
@@ -102,10 +102,10 @@ _BLANK_CONTACTS = text(f"""
 
 # What is destroyed, in the order of the proof.  The facts of a decision may name a place; why it was "never" stays.
 _DESTROYED = {
-    "messages": text("""
+    "messages": text(f"""
         UPDATE message SET sealed = NULL, facts = CASE WHEN status = 'skipped' AND facts ? 'suppression'
             THEN jsonb_build_object('suppression', facts->'suppression') END
-        WHERE contact_id = ANY(:ids) AND (sealed IS NOT NULL OR facts IS NOT NULL)"""),
+        WHERE id IN (SELECT id FROM {THEIR_MESSAGES} m) AND (sealed IS NOT NULL OR facts IS NOT NULL)"""),  # noqa: S608
     "event_items": text("""
         DELETE FROM event_item WHERE event_id IN (SELECT id FROM event WHERE contact_id = ANY(:ids))"""),
     # The bare row stays: the shop's key is taken, and a flow that the event has ended must not begin again.
@@ -113,10 +113,9 @@ _DESTROYED = {
         UPDATE event SET properties = '{}', value = 0, body_hash = decode(repeat('00', 32), 'hex')
         WHERE contact_id = ANY(:ids)"""),
     "interests": text("DELETE FROM interest WHERE contact_id = ANY(:ids)"),
-    "feedback": text("""
+    "feedback": text(f"""
         UPDATE feedback SET sealed = NULL, data_key = NULL
-        WHERE sealed IS NOT NULL AND (contact_id = ANY(:ids)
-              OR contact_id IS NULL AND address_id = ANY(:addresses))"""),
+        WHERE sealed IS NOT NULL AND id IN (SELECT id FROM {THEIR_FEEDBACK} f)"""),  # noqa: S608
     "own_links": text("""
         UPDATE tracked_message SET sealed = NULL WHERE contact_id = ANY(:ids) AND sealed IS NOT NULL"""),
     "replies": text("""

@@ -36,6 +36,18 @@ _HOLDERS = text("""
 """)
 
 
+#: Every message of the contacts :ids, as a table to select from.  Those of an audience are looked up run by run: an
+#: index by contact over the one table that grows without end would cost every plan what this costs once.
+THEIR_MESSAGES = """(
+    SELECT m.* FROM run r CROSS JOIN LATERAL (
+        SELECT m.* FROM message m WHERE m.run_id = r.id AND m.contact_id = ANY(:ids) AND m.client IS NULL OFFSET 0) m
+    UNION ALL SELECT m.* FROM message m WHERE m.client IS NOT NULL AND m.contact_id = ANY(:ids))"""
+#: What was reported of these, and of :addresses by who named no message.  A report with a contact has a message.
+THEIR_FEEDBACK = f"""(
+    SELECT f.* FROM {THEIR_MESSAGES} m JOIN feedback f ON f.message_id = m.id
+    UNION ALL SELECT f.* FROM feedback f WHERE f.contact_id IS NULL AND f.address_id = ANY(:addresses))"""  # noqa: S608
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """A contact and everything that is the same person."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from dispatcher.content import render_export
+
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 #: What each section is called, and one sentence on it.
 TITLES: dict[str, tuple[str, str]] = {
@@ -32,13 +36,22 @@ TITLES: dict[str, tuple[str, str]] = {
 
 def to_html(told: Mapping[str, Any]) -> str:
     """Return what `export_contact` found as one page; every value escaped."""
-    known = [name for name in told if name in TITLES]
-    more = [name for name, value in told.items() if name not in TITLES and isinstance(value, list | dict)]
-    sections = [
-        {"name": name, "title": TITLES[name][0], "explained": TITLES[name][1], "value": told[name]} for name in known
-    ]
-    sections += [
-        {"name": name, "title": name.replace("_", " ").capitalize(), "explained": "", "value": told[name]}
-        for name in more
-    ]
-    return render_export({"shop": told["shop"], "made_at": told["made_at"], "sections": sections})
+    sections = []
+    for name, value in told.items():
+        if name in TITLES or isinstance(value, list | dict):
+            title, explained = TITLES.get(name, (name.replace("_", " ").capitalize(), ""))
+            sections.append({"name": name, "title": title, "explained": explained, "value": _in_words(value)})
+    made_at = _in_words(told["made_at"])
+    return render_export({"shop": told["shop"], "made_at": made_at, "sections": sections})
+
+
+def _in_words(value: Any) -> Any:
+    """Return the value as people write it: instants as dates, and of a row only what there is."""
+    if isinstance(value, Mapping):
+        return {name: _in_words(part) for name, part in value.items() if part not in (None, "", [], {})}
+    if isinstance(value, list):
+        return [_in_words(part) for part in value]
+    if isinstance(value, str) and _INSTANT.fullmatch(value):
+        at = datetime.fromisoformat(value)
+        return f"{at.day} {at:%B %Y} at {at:%H:%M}"
+    return value

@@ -46,6 +46,7 @@ INSERT INTO audit_head (id, number, hash) VALUES (1, 0, decode(repeat('00', 32),
 CREATE INDEX audit_action_id_idx ON audit (action, id);
 CREATE INDEX audit_subject_id_idx ON audit (subject, id);
 
+CREATE INDEX message_single_by_contact_idx ON message (contact_id) WHERE client IS NOT NULL;
 CREATE INDEX message_sealed_idx ON message (settled_at) WHERE sealed IS NOT NULL;
 
 CREATE TRIGGER audit_link_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_link
