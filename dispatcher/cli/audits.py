@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated
 
@@ -63,7 +64,7 @@ def verify(as_json: door.AsJson = False) -> None:
         with reading(runtime.database) as connection:
             chain = audit_chain.verify_chain(connection)
     if as_json:
-        door.print_json(chain)
+        door.print_json({"ok": chain.ok, **asdict(chain)})
     else:
         for finding in chain.findings:
             print(finding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -111,7 +112,7 @@ def erase(
         patience = timedelta.max if wait else LONGEST_WAIT
         state = rights.erase(runtime.database, runtime.key_ring, contact_id, by=door.actor(), wait=patience)
     if as_json:
-        door.print_json(state)
+        door.print_json(asdict(state))
     else:
         door.say(_told(state))
 
@@ -140,7 +141,7 @@ def erase_again(
     with door.open_engine() as runtime:
         done = erase_them_again(runtime.database, runtime.key_ring, entries, by=door.actor())
     if as_json:
-        door.print_json(done)
+        door.print_json(asdict(done))
         return
     door.say(f"{done.proofs} proofs: {done.erased} contacts erased again, {done.suppressed} addresses suppressed again")
     if done.in_progress:

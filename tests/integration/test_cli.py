@@ -461,6 +461,10 @@ def test_a_person_is_erased_for_good_and_the_audit_has_the_proof(shop: Run) -> N
 
     assert shop("contact", "erase", "agreed", "--yes").err.startswith("erased at ")
     assert shop("contact", "erase", "agreed").err.startswith("erased at ")
+    assert shop("contact", "erase", "agreed", "--json").json["state"] == "done"
+    Path("proofs.json").write_text(shop("audit", "list", "--action", "erasure.done", "--json").out)
+    again = shop("contact", "erase-again", "proofs.json", "--json").json
+    assert again == {"proofs": 1, "erased": 0, "suppressed": 0, "in_progress": 0}
 
     told = shop("contact", "show", "agreed", "--json").json
     assert (told["erasure"]["state"], told["email"]) == ("done", None)
@@ -481,10 +485,22 @@ def test_an_erasure_waits_for_what_is_in_flight(shop: Run, database: Engine, mon
     assert shop("contact", "show", "agreed", "--json").json["erasure"]["state"] == "in progress"
 
 
+def test_what_is_kept_too_long_is_shown_and_taken(shop: Run) -> None:
+    told = shop("retention", "--dry-run", "--json").json
+    assert told["dry_run"] is True
+    assert {rule["name"]: rule["kept_days"] for rule in told["rules"]}["events"] == 1100
+    assert shop("audit", "list", "--action", "retention", "--json").json == []
+
+    assert "events of providers as they came" in shop("retention").out
+    assert len(shop("audit", "list", "--action", "retention", "--json").json) == 1
+
+
 def test_who_touches_the_audit_is_found(shop: Run, database: Engine) -> None:
     whole = shop("audit", "verify")
     assert whole.code == 0
     assert "each as it was written; the newest link is " in whole.out
+    told = shop("audit", "verify", "--json").json
+    assert (told["ok"], told["not_linked"], told["findings"]) == (True, 0, [])
 
     with database.begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))

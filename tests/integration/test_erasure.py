@@ -7,17 +7,21 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from ledger_rows import add_message, settle
 from people import add_person, say
 from sqlalchemy import Connection, Engine, text
 
-from dispatcher import audit, clock, consent, identity, suppression, unsubscribe
+from dispatcher import audit, clock, consent, identity, messages, replies, suppression, unsubscribe
 from dispatcher.consent import ConsentChange
 from dispatcher.contacts import Particulars, ensure_contacts, find_contact, personal_of, save_contact, save_contacts
 from dispatcher.errors import NotFound, Refused
 from dispatcher.events import Event, Item, record_events
+from dispatcher.feedback.inbox import Mail
+from dispatcher.feedback.recording import record
+from dispatcher.feedback.report import Kind, Report
 from dispatcher.keys import KeyRing
 from dispatcher.rights import erase, erasure_state, finish_erasures, request_erasure
 from dispatcher.rights.again import Again, erase_again
@@ -275,6 +279,57 @@ def test_an_event_of_theirs_is_refused_and_leaves_nothing(database: Engine, key_
 
     assert [refusal.reason for refusal in recorded.refused] == ["contact ana was erased"]
     assert "Ana Pop" not in everything(database)
+
+
+@pytest.mark.parametrize("words", ["STOP", "please stop, I am Ana Pop", "START", "HELP", "thank you, Ana Pop"])
+def test_a_text_of_theirs_is_heeded_and_leaves_no_words(
+    database: Engine, key_ring: KeyRing, ana: int, words: str
+) -> None:
+    erase(database, key_ring, ana, by="test")
+    body = urlencode({"MessageSid": "SM1", "From": PHONE, "Body": words}).encode()
+
+    replies.take(database, key_ring, Mail("twilio.inbound", body, "", "", datetime.now(UTC)))
+
+    with database.connect() as connection:
+        row = connection.execute(text("SELECT sealed, data_key, contact_id, review FROM reply")).one()
+        reasons = {
+            one.reason
+            for address_id in connection.scalars(text("SELECT id FROM address WHERE channel = 'sms'"))
+            for one in suppression.suppressions_of(connection, address_id)
+        }
+    assert tuple(row) == (None, None, None, None)
+    assert reasons == {"erasure", "stop"} if "stop" in words.lower() else {"erasure"}
+
+
+@pytest.mark.parametrize("known_by", ["message", "address"])
+def test_a_report_on_them_moves_its_message_and_leaves_nothing_to_read(
+    database: Engine, key_ring: KeyRing, ana: int, known_by: str
+) -> None:
+    with database.begin() as connection:
+        message_id = add_message(connection, ana, address(connection, ana), status="sent")
+    erase(database, key_ring, ana, by="test")
+    report = Report(
+        "sendgrid", "email", "1", {"ip": "192.0.2.7"}, Kind.BOUNCED, hard=True, suppress="hard_bounce",
+        message_id=message_id if known_by == "message" else None, address=EMAIL,
+    )  # fmt: skip
+
+    record(database, key_ring, [report])
+
+    assert value(database, "SELECT count(*) FROM feedback WHERE sealed IS NULL AND data_key IS NULL") == 1
+    if known_by == "message":
+        assert value(database, "SELECT status FROM message WHERE id = :id", id=message_id) == "bounced"
+
+
+def test_a_message_asked_for_by_the_shop_is_refused(database: Engine, key_ring: KeyRing, ana: int) -> None:
+    with database.begin() as connection:
+        request_erasure(connection, key_ring, ana, by="test")  # in progress is enough
+        connection.execute(
+            text("""INSERT INTO template (hash, channel, name, files)
+                    VALUES ('h', 'email', 'order', '{"meta.yaml": "class: transactional"}')""")
+        )
+    wish = messages.Wish("order", "email", "ana", {"total": "15.30"})
+    with database.begin() as connection, pytest.raises(NotFound):
+        messages.submit(connection, key_ring, wish, client="shop", idempotency_key="k")
 
 
 def test_their_old_link_still_says_goodbye(database: Engine, key_ring: KeyRing, ana: int) -> None:
