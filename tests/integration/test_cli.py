@@ -483,6 +483,11 @@ def test_an_erasure_waits_for_what_is_in_flight(shop: Run, database: Engine, mon
 
     assert shop("contact", "erase", "agreed", "--yes").err.startswith("in progress")
     assert shop("contact", "show", "agreed", "--json").json["erasure"]["state"] == "in progress"
+    with database.begin() as connection:
+        connection.execute(text("UPDATE erasure SET requested_at = requested_at - interval '11 minutes'"))
+        connection.execute(text("UPDATE campaign SET active = false WHERE definition = '{}'"))
+    [erasures] = [check for check in shop("doctor", "--offline", "--json").json if check["name"] == "erasures"]
+    assert (erasures["verdict"], erasures["detail"]) == ("look", "1 in progress, one of them for over 10 minutes")
 
 
 def test_what_is_kept_too_long_is_shown_and_taken(shop: Run) -> None:
