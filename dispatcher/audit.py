@@ -54,7 +54,8 @@ _ENTRIES = text("""
     ORDER BY id DESC LIMIT :most
 """)
 _SAME_PERSON = text("""
-    SELECT f.id FROM contact c JOIN contact f ON COALESCE(c.merged_into, c.id) IN (f.id, f.merged_into) WHERE c.id = :id
+    WITH today AS (SELECT COALESCE(merged_into, id) AS id FROM contact WHERE id = :id)
+    SELECT id FROM today UNION SELECT t.id FROM today JOIN contact t ON t.merged_into = today.id
 """)
 
 

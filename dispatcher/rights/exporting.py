@@ -31,10 +31,10 @@ FORMAT = "dispatcher contact export"
 #: Rises when a section or a field changes its meaning or goes; new ones may come without.
 VERSION = 1
 
-#: Columns of `contact` that are ours and not theirs: keys, numbers of rows.  Every other one is exported.
+#: Columns of `contact` that are ours and not theirs: keys, numbers of rows and of order.  Every other one is exported.
 OWN_COLUMNS = frozenset(
     {"id", "data_key", "sealed", "email_address_id", "sms_address_id", "merged_into", "version", "phone_region"}
-)
+) | {column.name for column in contact.columns if column.name.endswith("_seq")}
 
 Json = dict[str, Any]
 

@@ -50,7 +50,13 @@ def finish_erasures(database: Engine, key_ring: KeyRing) -> int:
     """Finish every erasure of which nothing is in flight any more; return how many are done now that were not."""
     with database.connect() as connection:
         waiting = connection.scalars(text("SELECT id FROM erasure WHERE done_at IS NULL ORDER BY id")).all()
-    return sum(finish_erasure(database, key_ring, erasure_id).state == "done" for erasure_id in waiting)
+    done = 0
+    for erasure_id in waiting:
+        try:
+            done += finish_erasure(database, key_ring, erasure_id).state == "done"
+        except Exception as error:  # it concerns this one, not those behind it; it is tried again
+            log.error("erasure.not_finished", erasure=erasure_id, error=type(error).__name__)
+    return done
 
 
 def finish_erasure(database: Engine, key_ring: KeyRing, erasure_id: int) -> ErasureState:

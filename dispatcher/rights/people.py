@@ -10,8 +10,11 @@ from sqlalchemy import Connection, text
 from dispatcher.errors import NotFound
 
 _FAMILY = text("""
-    SELECT f.id FROM contact c JOIN contact f ON COALESCE(c.merged_into, c.id) IN (f.id, f.merged_into)
-    WHERE c.id = :id ORDER BY f.merged_into IS NOT NULL, f.id
+    WITH today AS (SELECT COALESCE(merged_into, id) AS id FROM contact WHERE id = :id)
+    SELECT id FROM (
+        SELECT id, 0 AS place FROM today
+        UNION ALL SELECT t.id, 1 FROM today JOIN contact t ON t.merged_into = today.id) f
+    ORDER BY place, id
 """)
 
 # What they have now, and what they had: of that only what is nobody else's by now.

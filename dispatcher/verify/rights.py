@@ -10,8 +10,9 @@ from dispatcher.verify.report import Examination
 
 # An erasure with everybody who is that person: the contact and its tombstones.
 _GONE = """gone AS MATERIALIZED (
-    SELECT e.id AS erasure, e.order_seq, e.done_at, c.id AS contact_id
-    FROM erasure e JOIN contact c ON e.contact_id IN (c.id, c.merged_into))"""
+    SELECT id AS erasure, order_seq, done_at, contact_id FROM erasure
+    UNION ALL
+    SELECT e.id, e.order_seq, e.done_at, t.id FROM erasure e JOIN contact t ON t.merged_into = e.contact_id)"""
 
 #: What must not be there once an erasure is done: how it is told, where it would be, and what it would be.
 _LEFT = (

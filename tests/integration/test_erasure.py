@@ -160,6 +160,16 @@ def test_the_proof_names_the_key_and_nobody(database: Engine, key_ring: KeyRing,
     assert state.proof["destroyed"] == done.details["destroyed"]
 
 
+def test_one_that_cannot_be_finished_holds_up_nobody(database: Engine, key_ring: KeyRing, ana: int) -> None:
+    with database.begin() as connection:
+        bea = add_person(connection, key_ring, "bea")
+        for contact_id in (ana, bea):
+            request_erasure(connection, key_ring, contact_id, by="test")
+        connection.execute(text("UPDATE contact SET data_key = sha256('x') WHERE id = :id"), {"id": ana})
+
+    assert finish_erasures(database, key_ring) == 1
+
+
 def test_erasing_twice_is_once(database: Engine, key_ring: KeyRing, ana: int) -> None:
     first = erase(database, key_ring, ana, by="test")
 
