@@ -28,6 +28,7 @@ _LEFT = (
      "x.properties <> '{}' OR EXISTS (SELECT FROM event_item i WHERE i.event_id = x.id)"),
     ("has a message with data", "message x ON x.contact_id = g.contact_id", "x.sealed IS NOT NULL"),
     ("has a message on the wire", "message x ON x.contact_id = g.contact_id", "x.status = 'sending'"),
+    ("has links that can be read", "tracked_message x ON x.contact_id = g.contact_id", "x.sealed IS NOT NULL"),
     ("has feedback that can be read", "feedback x ON x.contact_id = g.contact_id", "x.sealed IS NOT NULL"),
     ("has a reply that can be read", "reply x ON x.contact_id = g.contact_id", "x.sealed IS NOT NULL"),
 )  # fmt: skip
