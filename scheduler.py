@@ -65,6 +65,8 @@ def tick(runtime: Runtime) -> int:
         (2, actors.finish_erasures),
         (10, actors.link_audit),
         (60, actors.sweep),
+        (20, actors.mirror),
+        (120, actors.read_mailbox),
     )
     #: What a NOTIFY means; the tick alone would do, a second later.
     heard = {"run": actors.plan, "due": actors.release, "engine": actors.release, "feedback": actors.sort_feedback,

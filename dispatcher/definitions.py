@@ -258,6 +258,16 @@ class Rate(Definition):
         return self.burst if self.burst is not None else max(1, int(self.per_second))
 
 
+class Storefront(Definition):
+    """What of a system the shop sells with is taken how: Shopify, WooCommerce."""
+
+    topics: tuple[Name, ...] | None = None  # that its customers' consent speaks for; None: every topic of the channel
+    #: The fields of an order's line that name interests; one it does not have is looked for among its properties.
+    interests: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = (
+        "product_type", "category", "tags", "vendor",
+    )  # fmt: skip
+
+
 class Shop(Definition):
     """dispatcher.toml without its settings: what every process reads from the database after `apply`."""
 
@@ -270,6 +280,8 @@ class Shop(Definition):
     interests: InterestRules = InterestRules()
     links: LinkRules = LinkRules()
     retention: Retention = Retention()
+    shopify: Storefront = Storefront()
+    woocommerce: Storefront = Storefront()
 
     @model_validator(mode="after")
     def _caps_are_told_apart(self) -> Shop:
@@ -281,6 +293,13 @@ class Shop(Definition):
         for cap in self.caps:
             if unknown := set(cap.topics or ()) - set(self.topics):
                 raise ValueError(f"cap {cap.name} names topic {sorted(unknown)[0]}, which [topics] does not have")
+        return self
+
+    @model_validator(mode="after")
+    def _storefronts_speak_of_topics_there_are(self) -> Shop:
+        for name, storefront in (("shopify", self.shopify), ("woocommerce", self.woocommerce)):
+            if unknown := set(storefront.topics or ()) - set(self.topics):
+                raise ValueError(f"{name} names topic {sorted(unknown)[0]}, which [topics] does not have")
         return self
 
 

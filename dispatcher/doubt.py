@@ -7,10 +7,11 @@ nothing was heard of it within the settle time and it is still of use.  After th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol, runtime_checkable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from uuid import UUID
 
 import structlog
@@ -18,6 +19,9 @@ from sqlalchemy import Connection, Engine, text
 
 from dispatcher import clock, db
 from dispatcher.locks import lock_contacts
+
+if TYPE_CHECKING:  # the providers' package imports us
+    from dispatcher.providers.protocol import Envelope
 
 log = structlog.get_logger()
 
@@ -37,23 +41,45 @@ class Sighting:
     at: datetime | None  #: when it was handed over, if the record says so
 
 
+@dataclass(frozen=True, slots=True)
+class Doubtful:
+    """A message of unknown outcome."""
+
+    message_id: UUID
+    address_id: int | None
+    since: datetime  #: it left then or later
+    #: What left, rendered once more; None if that cannot be done, or its contact has another address by now.
+    envelope: Callable[[], Envelope | None]
+
+
 @runtime_checkable
 class LooksUp(Protocol):
     """A provider whose records can be asked."""
 
     name: str
 
-    def look_up(self, message_ids: Iterable[UUID]) -> list[Sighting]:
-        """Return the messages that were accepted for certain; one that is missing may have been accepted, too."""
+    def look_up(self, doubtful: Sequence[Doubtful]) -> list[Sighting]:
+        """Return the messages that were accepted for certain; one that is missing may have been accepted, too.
+
+        Called every few seconds with everything in doubt, the oldest first: how often its records are asked, and of
+        how many, is the provider's affair.  One that cannot be asked returns nothing.
+        """
         ...
 
 
-def settle_doubt(database: Engine, providers: Iterable[object]) -> tuple[int, int]:
-    """Look for evidence, then send again what may be; return how many messages were settled and how many go again."""
+def settle_doubt(
+    database: Engine,
+    providers: Iterable[object],
+    render: Callable[[UUID], Envelope | None] = lambda _: None,
+) -> tuple[int, int]:
+    """Look for evidence, then send again what may be; return how many messages were settled and how many go again.
+
+    `render` returns a message as it left, for providers that know it by nothing else.
+    """
     settled = 0
     by_name = {provider.name: provider for provider in providers if isinstance(provider, LooksUp)}
     for provider in by_name.values():
-        settled += _look_up(database, provider)
+        settled += _look_up(database, provider, render)
     with database.begin() as connection:
         again = _send_again(connection)
     if settled or again:
@@ -62,24 +88,28 @@ def settle_doubt(database: Engine, providers: Iterable[object]) -> tuple[int, in
 
 
 _IN_DOUBT = text("""
-SELECT id FROM message WHERE status = 'unknown' AND provider = :provider AND settled_at > :since
+SELECT id, address_id, COALESCE(handed_over_at, authorised_at, settled_at) AS since FROM message
+WHERE status = 'unknown' AND provider = :provider AND settled_at > :since
 ORDER BY settled_at LIMIT 100_000
 """)
 _SEEN = text("""
 UPDATE message m SET status = 'sent', provider_ref = COALESCE(m.provider_ref, x.ref),
        handed_over_at = COALESCE(m.handed_over_at, GREATEST(x.at, m.authorised_at))
 FROM unnest(CAST(:ids AS uuid[]), CAST(:refs AS text[]), CAST(:moments AS timestamptz[])) AS x(id, ref, at)
-WHERE m.id = x.id AND m.status = 'unknown'
+WHERE m.id = x.id AND m.status = 'unknown' AND NOT EXISTS (
+    SELECT FROM message other WHERE other.address_id = m.address_id AND other.authorised_at IS NOT NULL
+      AND other.id <> m.id AND other.provider = m.provider AND other.provider_ref = x.ref)
 """)
 
 
-def _look_up(database: Engine, provider: LooksUp) -> int:
+def _look_up(database: Engine, provider: LooksUp, render: Callable[[UUID], Envelope | None]) -> int:
     with database.connect() as connection:
         since = clock.read_now(connection) - FOR_GOOD_AFTER
-        in_doubt = connection.scalars(_IN_DOUBT, {"provider": provider.name, "since": since}).all()
+        in_doubt = connection.execute(_IN_DOUBT, {"provider": provider.name, "since": since}).all()
     if not in_doubt:
         return 0
-    seen = sorted(provider.look_up(in_doubt), key=lambda one: one.message_id)
+    doubtful = [Doubtful(row.id, row.address_id, row.since, partial(render, row.id)) for row in in_doubt]
+    seen = sorted(provider.look_up(doubtful), key=lambda one: one.message_id)
     settled = 0
     for start in range(0, len(seen), _PAGE):
         page = seen[start : start + _PAGE]

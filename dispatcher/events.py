@@ -54,6 +54,8 @@ class Event:
     items: tuple[Item, ...] = ()
     source: str = SOURCE
     line: int | None = None  # of the file it came from
+    #: What templates of triggers may use, but the event does not keep: with a message it is sealed, else it is gone.
+    private: dict[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> Key:

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection, Engine, Row, text
 
 from dispatcher import clicks, opt_in
 from dispatcher.content import message_context
 from dispatcher.definitions import Shop, ShopIdentity, Topic
-from dispatcher.errors import Refused
+from dispatcher.errors import DispatcherError, Refused
 from dispatcher.frozen_templates import load_template
 from dispatcher.interests import strongest
 from dispatcher.keys import KeyRing
 from dispatcher.mail import headers_for
 from dispatcher.providers.protocol import Envelope
-from dispatcher.runs import Run
+from dispatcher.runs import Run, load_run
 from dispatcher.shop import load_shop
 from dispatcher.tokens import ClickTokens, OptInTokens, UnsubscribeTokens, WayOut, opt_in_url, unsubscribe_url
 
@@ -154,3 +154,27 @@ class Renderer:
             return None
         way_out = WayOut(row.contact_id, self._run.channel, self._run.topic, row.address_id)
         return unsubscribe_url(self._sender.public_url, self._tokens, way_out)
+
+
+_LEFT = text(f"""
+SELECT m.id, m.run_id, m.client, m.sealed AS data, m.address_id, {CONTACT_COLUMNS} FROM message m
+JOIN contact c ON c.id = m.contact_id AND c.merged_into IS NULL
+ AND m.address_id = CASE m.channel WHEN 'email' THEN c.email_address_id ELSE c.sms_address_id END
+WHERE m.id = :id
+""")  # noqa: S608 - fixed columns
+
+
+def render_again(database: Engine, sender: Sender, message_id: UUID) -> Envelope | None:
+    """Return a message as it left, as far as its contact is still who it was; None if they have another address, or
+    it cannot be rendered any more.
+    """
+    with database.connect() as connection:
+        row = connection.execute(_LEFT, {"id": message_id}).one_or_none()
+        if row is None:
+            return None
+        renderer = Renderer(connection, load_run(connection, row.run_id), sender)
+        renderer.read_ahead(connection, [row.contact_id])
+        try:
+            return renderer.envelope(row)
+        except DispatcherError:
+            return None

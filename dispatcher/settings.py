@@ -61,13 +61,20 @@ class Settings(BaseSettings):
     sendgrid_api_key: SecretStr | None = Field(default=None, validate_default=True)
     sendgrid_url: str | None = None  #: instead of https://api.sendgrid.com
     sendgrid_slice: int = Field(default=250, ge=1, le=1_000)  #: most mails of one request
+    sendgrid_activity: bool = False  #: whether its Email Activity, which has to be bought, may be asked
+    #: unsubscribe group at SendGrid that our opt-outs of marketing go into; none: they go into no list there
+    sendgrid_unsubscribe_group: int | None = Field(default=None, ge=1)
     sendgrid_webhook_key: str | None = None  #: public key of SendGrid's signed events, base64; none: none are taken
     twilio_account_sid: str | None = Field(default=None, validate_default=True)
     twilio_auth_token: SecretStr | None = Field(default=None, validate_default=True)
     twilio_messaging_service_sid: str | None = Field(default=None, validate_default=True)
     twilio_url: str | None = None  #: instead of https://api.twilio.com
+    shopify_secret: SecretStr | None = None  #: of its webhooks; after a rotation the new and the old one, comma between
+    woocommerce_secret: SecretStr | None = None  #: likewise
     smtp_url: SecretStr | None = Field(default=None, validate_default=True)  #: smtps://user:password@host:465
     dkim_selectors: str | None = None  #: comma-separated; under which mails are signed, for `doctor` to look at
+    #: imaps://user:password@host/INBOX, where bounces and complaints arrive; none: no mailbox is read
+    bounce_mailbox_url: SecretStr | None = None
     from_email: str | None = None  #: instead of shop.from_email
     postal_address: str | None = None  #: instead of shop.postal_address
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -113,7 +120,17 @@ class Settings(BaseSettings):
             raise ValueError(f"is not {kind}")
         return value
 
-    @field_validator("smtp_url")
+    @field_validator("bounce_mailbox_url")
+    @classmethod
+    def _is_a_mailbox(cls, value: SecretStr | None) -> SecretStr | None:
+        plain = value.get_secret_value() if value is not None else ""
+        if not plain:
+            return None
+        if re.fullmatch(r"(?:imaps|imap\+starttls|imap)://[^@/\s:]+:[^@/\s]+@[^@/\s]+(?:/\S*)?", plain) is None:
+            raise ValueError("is not an address like imaps://user:password@host/INBOX, its parts percent-encoded")
+        return value
+
+    @field_validator("smtp_url", "bounce_mailbox_url")
     @classmethod
     def _is_no_open_secret(cls, value: SecretStr | None) -> SecretStr | None:
         """Return the address; Refused if a password would go over the network in clear."""
@@ -123,8 +140,10 @@ class Settings(BaseSettings):
                 return value
         except ValueError:
             raise ValueError("has a port that is no number") from None
-        if parts.scheme == "smtp" and parts.username and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
-            raise ValueError("would send its password in clear: write smtp+starttls:// or smtps://")
+        in_clear = parts.scheme in ("smtp", "imap")
+        if in_clear and parts.username and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+            scheme = parts.scheme
+            raise ValueError(f"would send its password in clear: write {scheme}+starttls:// or {scheme}s://")
         return value
 
     @field_validator("dkim_selectors")

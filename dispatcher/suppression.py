@@ -64,6 +64,8 @@ def add(
     added = connection.execute(
         _ADD, {"address_id": address_id, "reason": reason, "scope": scope, "source": source, "now": now}
     ).rowcount
+    if added:
+        connection.execute(_MIRROR, {"address_id": address_id})
     facts = {"suppression": reason, "scope": scope, "suppressed_at": now}
     skipped = connection.scalars(
         _SKIP, {"address_id": address_id, "all": scope == "all", "facts": orjson.dumps(facts).decode(), "now": now}
@@ -78,6 +80,11 @@ _ADD = text("""
     ON CONFLICT (address_id, reason) DO UPDATE SET scope = 'all', source = excluded.source,
         order_seq = excluded.order_seq, created_at = excluded.created_at
     WHERE suppression.scope = 'marketing' AND excluded.scope = 'all'
+""")
+# A provider's own lists are to follow: `mirrors.pushing` carries it out.
+_MIRROR = text("""
+    INSERT INTO mirror_change (address_id) SELECT id FROM address WHERE id = :address_id AND channel = 'email'
+    ON CONFLICT (address_id) DO UPDATE SET version = mirror_change.version + 1, retry_at = NULL
 """)
 # By way of the contacts that have the address now, too: a pending message goes where its contact is.
 _SKIP = text("""
@@ -102,7 +109,36 @@ def remove(connection: Connection, address_id: int, reason: Reason, *, by: str, 
     ).rowcount
     if not removed:
         raise NotFound(f"this address is not suppressed for {reason}")
+    connection.execute(_LIFTED, {"address_id": address_id, "reason": reason, "now": clock.read_now(connection)})
+    connection.execute(_MIRROR, {"address_id": address_id})
     audit.record(connection, by, "suppression.remove", f"address {address_id}", {"reason": reason})
+
+
+# Kept for ever: what a provider's list says from before must not bring it back.
+_LIFTED = text("""
+    INSERT INTO suppression_lift (address_id, reason, lifted_at) VALUES (:address_id, :reason, :now)
+    ON CONFLICT (address_id, reason) DO UPDATE SET lifted_at = excluded.lifted_at, removed_there_at = NULL
+""")
+
+# A person's own later yes, too, takes back what they said no to before.
+_TAKEN_BACK = text("""
+    SELECT EXISTS (SELECT FROM suppression_lift
+                   WHERE address_id = :address_id AND reason = :reason AND lifted_at >= :said_at)
+        OR :own AND EXISTS (
+            SELECT FROM consent k JOIN consent_event e ON e.id = k.event_id JOIN address a ON a.id = k.address_id
+            WHERE k.address_id = :address_id AND k.contact_id IN (
+                SELECT id FROM contact WHERE :address_id IN (email_address_id, sms_address_id))
+              AND k.channel = a.channel AND k.state = 'granted' AND e.actor = 'person' AND k.effective_at >= :said_at)
+""")
+
+
+def was_taken_back(connection: Connection, address_id: int, reason: Reason, said_at: datetime) -> bool:
+    """Whether what was said of this address at that instant has been taken back since: lifted, or by a later yes.
+
+    The caller holds the locks of the address and its contacts.
+    """
+    values = {"address_id": address_id, "reason": reason, "said_at": said_at, "own": reason in OWN_OPT_OUTS}
+    return bool(connection.scalar(_TAKEN_BACK, values))
 
 
 def suppressions_of(connection: Connection, address_id: int) -> list[Suppression]:

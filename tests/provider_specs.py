@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from functools import cache
@@ -71,6 +72,65 @@ def _over_budget(request: Any) -> Iterator[str]:
         yield "content: text/plain comes first"
 
 
+_OPEN_PATH = re.compile(r"\{(\w+)\}")
+
+
+def suppression_faults(method: str, target: str, headers: Mapping[str, str], body: bytes) -> list[str]:
+    """Return what is wrong with a request about SendGrid's suppression lists: path, query, headers, body."""
+    document = suppressions_document()
+    parts = urlsplit(target)
+    found = next(
+        ((path, values) for path, pattern in _patterns() if (values := pattern.fullmatch(parts.path)) is not None), None
+    )
+    if found is None or method.lower() not in document["paths"][found[0]]:
+        return [f"no such operation: {method} {parts.path}"]
+    operation = document["paths"][found[0]][method.lower()]
+    faults = [] if headers.get("Authorization", "").startswith("Bearer ") else ["authorization: no bearer"]
+    if "@" in parts.path or any("%" not in value for name, value in found[1].groupdict().items() if name == "email"):
+        faults.append("path: an address must be percent-encoded")
+    known = {one["name"]: one for one in (_resolved(document, p) for p in operation.get("parameters", ()))
+             if one["in"] == "query"}  # fmt: skip
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name not in known:
+            faults.append(f"query: there is no {name}")
+            continue
+        typed: Any = int(value) if known[name]["schema"]["type"] == "integer" and value.isdecimal() else value
+        faults += [f"query {name}: {_shown(e)}" for e in Draft202012Validator(known[name]["schema"]).iter_errors(typed)]
+    if "requestBody" in operation:
+        schema = _resolved(document, operation["requestBody"])["content"]["application/json"]["schema"]
+        try:
+            faults += [_shown(error) for error in _validator(schema, document).iter_errors(json.loads(body))]
+        except ValueError:
+            faults.append("body: not JSON")
+    elif body:
+        faults.append("body: there is none in this operation")
+    return faults
+
+
+@cache
+def suppressions_document() -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((FOLDER / "tsg_suppressions_v3.json").read_bytes())
+    _close(document["components"]["schemas"])
+    _close(document["components"]["requestBodies"])
+    return document
+
+
+@cache
+def _patterns() -> list[tuple[str, re.Pattern[str]]]:
+    """Return every path with its pattern, those without a hole in them first."""
+    paths = sorted(suppressions_document()["paths"], key=lambda path: ("{" in path, path))
+    return [(path, re.compile(_OPEN_PATH.sub(r"(?P<\1>[^/]+)", path))) for path in paths]
+
+
+def _resolved(document: Mapping[str, Any], value: Any) -> Any:
+    while "$ref" in value:
+        found: Any = document
+        for name in value["$ref"].removeprefix("#/").split("/"):
+            found = found[name]
+        value = found
+    return value
+
+
 def twilio_faults(account_sid: str, headers: Mapping[str, str], body: bytes) -> list[str]:
     """Return what is wrong with a POST to Accounts/{account_sid}/Messages.json."""
     faults = []
@@ -90,6 +150,52 @@ def twilio_faults(account_sid: str, headers: Mapping[str, str], body: bytes) -> 
     callback = urlsplit(form.get("StatusCallback", "https://x.example"))
     if not callback.scheme.startswith("http") or not callback.hostname or "_" in callback.hostname:
         faults.append("StatusCallback: not an address Twilio calls")
+    return faults
+
+
+def twilio_list_faults(account_sid: str, headers: Mapping[str, str], query: str) -> list[str]:
+    """Return what is wrong with a GET of Accounts/{account_sid}/Messages.json."""
+    faults = []
+    user, _, password = _basic(headers.get("Authorization", "")).partition(":")
+    if user != account_sid or not password:
+        faults.append("authorization: not this account's")
+    document = json.loads((FOLDER / "twilio_api_v2010_messaging.json").read_bytes())
+    get = document["paths"]["/2010-04-01/Accounts/{AccountSid}/Messages.json"]["get"]
+    known = {one["name"]: one["schema"] for one in get["parameters"] if one["in"] == "query"}
+    known["To"] = {**known["To"], "pattern": r"^\+[1-9][0-9]{6,14}$"}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name not in known:
+            faults.append(f"query: there is no {name}")
+            continue
+        typed: Any = int(value) if known[name]["type"] == "integer" and value.isdecimal() else value
+        faults += [f"query {name}: {_shown(e)}" for e in Draft202012Validator(known[name]).iter_errors(typed)]
+    return faults
+
+
+def twilio_message_faults(record: Mapping[str, Any]) -> list[str]:
+    """Return what of a message's record is not as Twilio describes it: a stand-in must not be kinder than Twilio."""
+    document = json.loads((FOLDER / "twilio_api_v2010_messaging.json").read_bytes())
+    schema = document["components"]["schemas"]["api.v2010.account.message"]
+    validator = _validator({**schema, "additionalProperties": False}, document)
+    return [_shown(error) for error in validator.iter_errors(record)]
+
+
+_ACTIVITY_QUERY = re.compile(r"unique_args\['[\w-]+'\]=\"[0-9a-f-]{36}\"")
+
+
+def activity_faults(target: str, headers: Mapping[str, str]) -> list[str]:
+    """Return what is wrong with a GET of /v3/messages or /v3/messages/{msg_id}, as SendGrid's reference has them."""
+    parts = urlsplit(target)
+    faults = [] if headers.get("Authorization", "").startswith("Bearer ") else ["authorization: no bearer"]
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if parts.path != "/v3/messages":
+        return faults + ["query: there is none here"] * bool(query)
+    if set(query) - {"query", "limit"}:
+        faults.append("query: a name that is none")
+    if _ACTIVITY_QUERY.fullmatch(query.get("query", "")) is None:
+        faults.append('query: not like name="value"')
+    if not 1 <= int(query.get("limit", "10")) <= 1_000:
+        faults.append("limit: out of bounds")
     return faults
 
 

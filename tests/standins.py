@@ -18,6 +18,8 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from provider_specs import read_both, sendgrid_faults, twilio_faults
+from standin_lists import ListsStandIn, Say
+from standin_records import RecordsStandIn
 
 from dispatcher.providers.protocol import boot_seconds
 
@@ -49,17 +51,6 @@ class Call:
         return json.loads(self.body)
 
 
-@dataclass(frozen=True)
-class Say:
-    """An answer; `accept` tells whether the messages were taken, `lose` that it never arrives."""
-
-    status: int
-    body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    accept: bool = False
-    lose: bool = False
-
-
 @dataclass
 class StandIn:
     """Its record.  Change `answers` to have it say something else than that it accepts; None: accept."""
@@ -69,12 +60,18 @@ class StandIn:
     taken: list[Taken] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)  #: about requests that no provider would understand
     answers: Callable[[Call], Say | None] = lambda _: None
+    lists: ListsStandIn = field(default_factory=ListsStandIn)  #: SendGrid's own suppression lists
+    records: RecordsStandIn = field(default_factory=RecordsStandIn)  #: what both show of what they took
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def ids(self) -> list[str]:
         return [one.message_id for one in self.taken]
 
-    def receive(self, path: str, headers: Mapping[str, str], body: bytes) -> Say:
+    def receive(self, path: str, headers: Mapping[str, str], body: bytes, method: str = "POST") -> Say:
+        if path.startswith(("/v3/asm/", "/v3/suppression/")):
+            return self.lists.receive(method, path, headers, body)
+        if method == "GET":
+            return self.records.receive(path, headers, self.taken)
         found = _TWILIO.fullmatch(path)
         if found:
             wrong = twilio_faults(found[1], headers, body)
@@ -152,8 +149,8 @@ def stand_in() -> Iterator[StandIn]:
         disable_nagle_algorithm = True
 
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            say = record.receive(self.path, dict(self.headers), body)
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            say = record.receive(self.path, dict(self.headers), body, self.command)
             if say.lose:
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
                 self.close_connection = True
@@ -164,6 +161,8 @@ def stand_in() -> Iterator[StandIn]:
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(say.body)
+
+        do_GET = do_DELETE = do_POST  # noqa: N815 - the library's names
 
         def handle(self) -> None:
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 
 import dramatiq
 import dramatiq.errors
@@ -11,7 +12,7 @@ import structlog
 from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
-from dispatcher import audit_chain, doubt, replies, rights, schedules, sending
+from dispatcher import audit_chain, doubt, mailboxes, mailroom, mirrors, rendering, rights, schedules, sending
 from dispatcher import brake as braking
 from dispatcher import plan as planning
 from dispatcher import release as releasing
@@ -21,7 +22,7 @@ from dispatcher.feedback import inbox
 from dispatcher.release import Ticket
 from dispatcher.rights import retention
 from workers import boot
-from workers.broker import FEEDBACK, HOUSEKEEPING, LANES, PLAN, RELEASE, RIGHTS, WATCH, wake
+from workers.broker import DOUBT, FEEDBACK, HOUSEKEEPING, LANES, MIRRORS, PLAN, RELEASE, RIGHTS, WATCH, wake
 
 log = structlog.get_logger()
 
@@ -32,8 +33,12 @@ _firing = threading.BoundedSemaphore(1)
 #: Of each one at once in a worker, whatever tickets there are.
 _sorting = threading.BoundedSemaphore(1)
 _doubting = threading.BoundedSemaphore(1)
+_mirroring = threading.BoundedSemaphore(1)
+_reading_mail = threading.BoundedSemaphore(1)
 #: So many rounds of the inbox at once; the next ticket comes a second later.
 SORT_ROUNDS = 20
+#: A full mailbox is read in portions; the next ticket goes on.
+MAILBOX_SECONDS = 60.0
 #: One planning ticket works this long at most, so that the next run's pages get their turn.
 PLAN_SECONDS = 5.0
 
@@ -100,24 +105,52 @@ def fire() -> None:
 
 @dramatiq.actor(queue_name=FEEDBACK)
 def sort_feedback() -> None:
-    """Sort what providers told us into the ledger."""
+    """Sort what providers and storefronts told us."""
     if not _sorting.acquire(blocking=False):
         return
     try:
-        inbox.sort_all(boot.hands().database, boot.hands().sender.key_ring, replies.take, rounds=SORT_ROUNDS)
+        inbox.sort_all(boot.hands().database, boot.hands().sender.key_ring, mailroom.take, rounds=SORT_ROUNDS)
+        inbox.forget_old(boot.hands().database)
     finally:
         _sorting.release()
 
 
-@dramatiq.actor(queue_name=WATCH)
+@dramatiq.actor(queue_name=DOUBT)
 def settle_doubt() -> None:
     """Look for evidence about messages of unknown outcome."""
     if not _doubting.acquire(blocking=False):
         return
     try:
-        doubt.settle_doubt(boot.hands().database, boot.hands().providers.values())
+        database, sender = boot.hands().database, boot.hands().sender
+        doubt.settle_doubt(database, boot.hands().providers.values(), partial(rendering.render_again, database, sender))
     finally:
         _doubting.release()
+
+
+@dramatiq.actor(queue_name=MIRRORS)
+def mirror() -> None:
+    """Keep the providers' own suppression lists and ours in step."""
+    if not _mirroring.acquire(blocking=False):
+        return
+    try:
+        for provider in mirrors.mirrors_of(boot.hands().providers.values()):
+            mirrors.mirror_when_due(boot.hands().database, boot.hands().sender.key_ring, provider)
+    finally:
+        _mirroring.release()
+
+
+@dramatiq.actor(queue_name=MIRRORS)
+def read_mailbox() -> None:
+    """Take in the bounces and complaints that lie in the mailbox."""
+    mailbox = boot.bounce_mailbox()
+    if mailbox is None or not _reading_mail.acquire(blocking=False):
+        return
+    try:
+        mailboxes.read_mailbox(boot.hands().database, boot.hands().sender.key_ring, mailbox, seconds=MAILBOX_SECONDS)
+    except mailboxes.MailboxAway as error:
+        log.warning("mailbox.away", why=str(error))
+    finally:
+        _reading_mail.release()
 
 
 @dramatiq.actor(queue_name=WATCH)

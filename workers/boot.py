@@ -11,15 +11,18 @@ from dramatiq import Worker
 from dramatiq.brokers.redis import RedisBroker
 
 from dispatcher import figures
+from dispatcher.mailboxes.imap import Mailbox, mailbox_at
 from dispatcher.providers import providers_for
 from dispatcher.registration import Registration, heartbeat, register, unregister
 from dispatcher.rendering import Sender
 from dispatcher.runtime import Runtime
 from dispatcher.sending import Hands
 from workers.broker import (
+    DOUBT,
     FEEDBACK,
     HOUSEKEEPING,
     MARKETING_LANES,
+    MIRRORS,
     PLAN,
     RELEASE,
     RIGHTS,
@@ -36,7 +39,7 @@ log = structlog.get_logger()
 GROUPS: dict[str, tuple[tuple[str, ...], int, int]] = {
     "marketing": (MARKETING_LANES, 2, 3),
     "transactional": (TRANSACTIONAL_LANES, 4, 5),
-    "control": ((RELEASE, PLAN, HOUSEKEEPING, FEEDBACK, WATCH, RIGHTS), 7, 1),
+    "control": ((RELEASE, PLAN, HOUSEKEEPING, FEEDBACK, WATCH, DOUBT, MIRRORS, RIGHTS), 10, 1),
 }
 #: How long a queue that was found empty is left alone at most.  What a person waits for is looked for more often.
 POLL_MILLISECONDS = {"marketing": 200, "transactional": 25, "control": 100}
@@ -44,6 +47,7 @@ HEARTBEAT_SECONDS = 2.0
 LAST_SLICE_MILLISECONDS = 30_000
 
 _hands: Hands | None = None
+_bounce_mailbox: Mailbox | None = None
 
 
 def hands() -> Hands:
@@ -51,6 +55,11 @@ def hands() -> Hands:
     if _hands is None:
         raise RuntimeError("this process is not a worker")
     return _hands
+
+
+def bounce_mailbox() -> Mailbox | None:
+    """Return the mailbox that this installation reads; None if it reads none."""
+    return _bounce_mailbox
 
 
 def serve(runtime: Runtime, group: str) -> int:
@@ -82,8 +91,10 @@ def serve(runtime: Runtime, group: str) -> int:
 
 
 def _prepare(runtime: Runtime, registration: Registration, stopping: threading.Event) -> None:
-    global _hands  # noqa: PLW0603 - one process, one pair of hands
+    global _hands, _bounce_mailbox  # noqa: PLW0603 - one process, one pair of hands
     settings = runtime.settings
+    if settings.bounce_mailbox_url is not None:
+        _bounce_mailbox = mailbox_at(settings.bounce_mailbox_url.get_secret_value())
     _hands = Hands(
         database=runtime.database,
         sender=Sender(runtime.key_ring, settings.public_url, settings.from_email, settings.postal_address),

@@ -21,12 +21,14 @@ from dispatcher.cli import (
     data_rights,
     explanations,
     imports,
+    inbox,
     keys,
     operations,
     reviews,
     rooms,
     runs,
     segments,
+    storefronts,
     suppressions,
     templates,
     triggers,
@@ -50,7 +52,7 @@ app = typer.Typer(
 )
 for group in (workspaces, rooms, imports, segments, campaigns, triggers, runs, explanations, contacts, consents):
     group.add_to(app)
-for group in (suppressions, reviews, templates, keys, audits, data_rights, operations):
+for group in (suppressions, reviews, inbox, storefronts, templates, keys, audits, data_rights, operations):
     group.add_to(app)
 
 

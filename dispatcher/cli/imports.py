@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from dispatcher.imports.bounces import BounceReport
     from dispatcher.imports.contacts import ContactReport
     from dispatcher.imports.events import EventReport
+    from dispatcher.mailboxes import MailboxReport
     from dispatcher.runtime import Runtime
 
     Report = BounceReport | ContactReport | EventReport
@@ -100,7 +102,13 @@ def events(
 
 
 def bounces(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A mail, an mbox, a maildir, or a folder of mails.")],
+    where: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH",
+            help="A mail, an mbox, a maildir, a folder of mails, or imaps://user@host/INBOX; none: the mailbox set.",
+        ),
+    ] = "",
     rejects: RejectsTo = None,
     as_json: door.AsJson = False,
 ) -> None:
@@ -110,12 +118,38 @@ def bounces(
     """
     from dispatcher.imports.bounces import import_bounces
 
+    if not where or "://" in where:
+        _tell(_read_mailbox(where), as_json)
+        return
+    path = Path(where)
     with door.open_engine() as runtime, door.progress_bar(path.name) as progress:
         report = import_bounces(
             runtime.database, runtime.key_ring, path, rejects=rejects or _rejects_of(path), progress=progress
         )
         _audit(runtime, "bounces.import", path, report)
     _tell(report, as_json)
+
+
+def _read_mailbox(url: str) -> MailboxReport:
+    """Read the mailbox at this address, else the configured one; a password that is not in it is asked for."""
+    from dispatcher.errors import Refused
+    from dispatcher.mailboxes import read_mailbox
+    from dispatcher.mailboxes.imap import mailbox_at
+    from dispatcher.settings import load_settings
+
+    if url and "@" in url and ":" not in url.partition("://")[2].rpartition("@")[0]:
+        password = typer.prompt("password", hide_input=True, err=True)
+        scheme, _, rest = url.partition("://")
+        user, _, place = rest.rpartition("@")
+        url = f"{scheme}://{user}:{quote(password, safe='')}@{place}"
+    configured = load_settings(bounce_mailbox_url=url) if url else door.read_settings()
+    if configured.bounce_mailbox_url is None:
+        raise Refused("say where the mails are, or set DISPATCHER_BOUNCE_MAILBOX_URL")
+    mailbox = mailbox_at(configured.bounce_mailbox_url.get_secret_value())
+    with door.open_engine() as runtime, door.progress_bar(mailbox.folder) as progress:
+        report = read_mailbox(runtime.database, runtime.key_ring, mailbox, progress=progress)
+        _audit(runtime, "bounces.import", Path(mailbox.name), report)
+    return report
 
 
 def _pairs(columns: list[str]) -> dict[str, str]:
@@ -162,6 +196,6 @@ def _tell(report: Report, as_json: bool) -> None:
                 print(f"{label:<40} {', '.join(value)}")
     if report.rejects_file:
         door.say(f"set aside, with line and reason: {report.rejects_file}")
-    if 0 < report.read <= report.rejected:
-        door.say("not one line could be taken in")
-        raise typer.Exit(1)
+        if report.read <= report.rejected:
+            door.say("not one line could be taken in")
+            raise typer.Exit(1)

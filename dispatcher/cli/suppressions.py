@@ -1,4 +1,4 @@
-"""suppression list, add, remove."""
+"""suppression list, add, remove, mirror, differences."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ def add_to(app: typer.Typer) -> None:
     group.command("list")(list_)
     group.command("add")(add)
     group.command("remove")(remove)
+    group.command("mirror")(mirror)
+    group.command("differences")(differences)
     app.add_typer(group, name="suppression")
 
 
@@ -89,6 +91,73 @@ def remove(
         address_id = _row_of(connection, runtime.key_ring, address, make=False)
         suppression.remove(connection, address_id, reason.value, by=door.actor())
     door.say("lifted")
+
+
+def mirror(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count; change nothing, here or there.")] = False,
+    as_json: door.AsJson = False,
+) -> None:
+    """Compare the provider's own suppression lists with ours now: take in theirs, push ours.  It is done daily, too.
+
+    Example: dispatcher suppression mirror --dry-run
+    """
+    from dispatcher import mirrors
+    from dispatcher.errors import Refused
+    from dispatcher.providers import providers_for
+
+    with door.open_engine() as runtime, door.progress_bar("lists") as progress:
+        providers = providers_for(runtime.settings)
+        try:
+            found = mirrors.mirrors_of(providers.values())
+            if not found:
+                raise Refused("no provider that is configured has suppression lists of its own to compare with")
+            compared = [
+                (one.name, mirrors.mirror_now(runtime.database, runtime.key_ring, one, dry_run=dry_run,
+                                              progress=progress))
+                for one in found
+            ]  # fmt: skip
+        finally:
+            for provider in providers.values():
+                provider.close()
+    figures = {name: {list_: dict(counted) for list_, counted in one.figures.items()} for name, one in compared}
+    if as_json:
+        door.print_json(figures)
+        return
+    rows = [
+        (name, list_, what, number)
+        for name, lists in figures.items()
+        for list_, counted in lists.items()
+        for what, number in sorted(counted.items())
+    ]
+    door.print_table(("provider", "list", "what", "addresses"), rows, numbers=("addresses",))
+    if dry_run:
+        door.say("nothing was changed")
+
+
+def differences(as_json: door.AsJson = False) -> None:
+    """Show what the last comparison with the provider's lists found to be different, address by address.
+
+    Example: dispatcher suppression differences --json
+    """
+    from dataclasses import asdict
+
+    from dispatcher import mirrors
+
+    with door.transaction() as (_, connection):
+        report = mirrors.last_report(connection)
+        found = [] if report is None else mirrors.differences_of(connection, report.id)
+    if as_json:
+        door.print_json(None if report is None else {**asdict(report), "differences": [asdict(one) for one in found]})
+        return
+    if report is None:
+        door.say("nothing was compared yet")
+        return
+    state = "complete" if report.complete else f"not complete: {report.flaw or 'it is under way'}"
+    print(f"{report.provider}, {door.shown(report.started_at)}, {state}")
+    for list_, counted in report.figures.items():
+        print(f"{list_}: {door.shown(counted)}")
+    rows = [(one.list, one.what, one.contact, one.address_hash[:16]) for one in found]
+    door.print_table(("list", "what", "contact", "address hash"), rows)
 
 
 def _row_of(connection: Connection, key_ring: KeyRing, address: str, *, make: bool) -> int:

@@ -90,15 +90,15 @@ _UPDATE = text("""
     UPDATE contact SET
         sealed = x.sealed, locale = x.locale, country = x.country, subdivision = x.subdivision, zone = x.zone,
         attributes = CAST(x.attributes AS jsonb), email_address_id = x.email_address_id,
-        sms_address_id = x.sms_address_id, phone_region = x.phone_region,
+        sms_address_id = x.sms_address_id, phone_region = x.phone_region, external_id = x.external_id,
         version = version + CASE WHEN x.rendered THEN 1 ELSE 0 END
     FROM unnest(
         CAST(:id AS bigint[]), CAST(:sealed AS bytea[]), CAST(:locale AS text[]), CAST(:country AS text[]),
         CAST(:subdivision AS text[]), CAST(:zone AS text[]), CAST(:attributes AS text[]),
         CAST(:email_address_id AS bigint[]), CAST(:sms_address_id AS bigint[]), CAST(:phone_region AS text[]),
-        CAST(:rendered AS boolean[])
+        CAST(:external_id AS text[]), CAST(:rendered AS boolean[])
     ) AS x(id, sealed, locale, country, subdivision, zone, attributes, email_address_id, sms_address_id, phone_region,
-           rendered)
+           external_id, rendered)
     WHERE contact.id = x.id
 """)
 
@@ -108,7 +108,7 @@ def update_contacts(connection: Connection, key_ring: KeyRing, contacts: Sequenc
     if not contacts:
         return
     columns = dict(zip(_COLUMNS, zip(*(_values(key_ring, c) for c in contacts), strict=True), strict=True))
-    parameters = {name: list(values) for name, values in columns.items() if name not in ("external_id", "data_key")}
+    parameters = {name: list(values) for name, values in columns.items() if name != "data_key"}
     connection.execute(_UPDATE, {**parameters, "rendered": [bool(c.changes - UNRENDERED) for c in contacts]})
 
 

@@ -7,6 +7,7 @@ there, its aliases fill what is blank: so two customers who share a mailbox neve
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -32,6 +33,8 @@ from dispatcher.personal import PERSONAL_FIELDS
 from dispatcher.places.tables import phone_region
 
 MOST_AT_ONCE = 500
+#: The name of somebody of whom there was no more than an address: its keyed hash.
+_GUEST = re.compile(r"(email|phone)-[0-9a-f]{16}")
 _NAMES = tuple(name for name in PERSONAL_FIELDS if name not in ("email", "phone"))
 
 
@@ -50,6 +53,7 @@ class Particulars:
     subdivision: str | None = None
     zone: str | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
+    only_fills: bool = False  #: said in passing, or of former times: fills what is blank, overwrites nothing
 
 
 class Outcome(StrEnum):
@@ -131,7 +135,7 @@ class _Page:
         if phone_id in self._erased:
             one, phone_id = replace(one, phone=None), None
         contact, outcome = self._whose(one, known, holder)
-        primary = contact.external_id == one.external_id
+        primary = _is_own_name(contact, one.external_id) and not one.only_fills
         changes = self._move(contact, "email", one.email, email_id, overwrite=primary)
         changes |= self._move(contact, "phone", one.phone, phone_id, overwrite=primary)
         changes |= _fill(contact, one, overwrite=primary)
@@ -147,10 +151,15 @@ class _Page:
             contact, outcome = (self._make(one), Outcome.CREATED) if holder is None else (holder, Outcome.MERGED)
             self._by_alias[one.external_id] = contact
             self._new_aliases.append((one.external_id, contact.id))
+            if _GUEST.fullmatch(contact.external_id) and not _GUEST.fullmatch(one.external_id):
+                contact.external_id = one.external_id  # a guest is a customer now: what the shop says of them counts
+                contact.changes.add("external_id")
+                self._unwritten[contact.id] = contact
             return contact, outcome
         if holder is None or holder is known:
             return known, Outcome.UNCHANGED
-        if known.external_id != one.external_id and known.email_address_id is not None:
+        own = _is_own_name(known, one.external_id) and not one.only_fills
+        if not own and known.email_address_id is not None:
             return known, Outcome.UNCHANGED  # an alias that went to another mailbox does not take the contact along
         return self._merge(known, holder), Outcome.MERGED
 
@@ -201,6 +210,11 @@ class _Page:
             contact.changes.clear()
         self._unwritten.clear()
         self._new_aliases.clear()
+
+
+def _is_own_name(contact: Contact, external_id: str) -> bool:
+    """Whether this is the id the contact was first known by; what is only a guest's name is anybody's."""
+    return contact.external_id == external_id or _GUEST.fullmatch(contact.external_id) is not None
 
 
 def _fill(contact: Contact, one: Particulars, *, overwrite: bool) -> set[str]:

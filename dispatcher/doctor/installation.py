@@ -22,6 +22,7 @@ from dispatcher.reports import list_campaigns
 from dispatcher.runtime import Runtime
 from dispatcher.settings import Settings
 from dispatcher.shop import load_shop
+from dispatcher.storefronts import requests
 
 OLDEST_POSTGRESQL = 15
 LEAST_FREE_BYTES = 1_000_000_000
@@ -107,7 +108,7 @@ def check_runtime(runtime: Runtime) -> Iterator[Check]:
         for check in (_database, _durability, _time_zones, _clock, _skew, _shop):
             yield check(connection)
         yield from _postal_address(connection, runtime.settings)
-        for check in (_campaigns, _brake, _lanes, _rooms, _lost, _waiting, _feedback, _erasures):
+        for check in (_campaigns, _brake, _lanes, _rooms, _lost, _waiting, _feedback, _asked_for, _erasures):
             yield check(connection)
         yield from _places(connection)
     yield Check("keys", "ok", "they are the ones this database was made with")
@@ -289,10 +290,27 @@ def _lost(connection: Connection) -> Check:
 
 def _feedback(connection: Connection) -> Check:
     waiting, failed = inbox.waiting(connection)
+    kept = inbox.count_kept(connection)
     reviews = connection.scalar(text("SELECT count(*) FROM reply WHERE review = 'open'"))
     detail = f"{waiting:,} requests to sort, {failed:,} of them failed before; {reviews:,} texts to review"
-    to_do = "dispatcher review list shows the texts; the log says feedback.not_sorted and why"
-    return Check("feedback", "look", detail, to_do) if failed or reviews else Check("feedback", "ok", detail)
+    detail += f"; {kept:,} requests not understood"
+    to_do = (
+        "dispatcher review list shows the texts, dispatcher inbox list what was not understood; "
+        "the log says feedback.not_sorted and why"
+    )
+    if failed or reviews or kept:
+        return Check("feedback", "look", detail, to_do)
+    return Check("feedback", "ok", detail)
+
+
+def _asked_for(connection: Connection) -> Check:
+    """What people have a right to, and asked for through the storefront."""
+    asked = [one for one in requests.list_requests(connection) if one.state == "open"]
+    if not asked:
+        return Check("requests", "ok", "nobody waits for an export or an erasure")
+    due = min(one.due_at for one in asked)
+    detail = f"{len(asked):,} asked for through the storefront, the first due {due:%Y-%m-%d}"
+    return Check("requests", "look", detail, "dispatcher storefront requests lists them")
 
 
 def _waiting(connection: Connection) -> Check:

@@ -1,13 +1,14 @@
 """The inbox: what came in is stored, encrypted, before the sender is told so; sorting it comes after.
 
-A row of the inbox has a key of its own.  Its events then stand in `feedback` under the keys of the people they are
-about, and the row is gone: who is erased is erased there, too.
+A row of the inbox has a key of its own.  Its events then stand in `feedback`, or wherever what it tells of belongs,
+under the keys of the people they are about, and the row is gone: who is erased is erased there, too.  What nobody can
+make sense of is kept for the operator, with the reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ import structlog
 from sqlalchemy import Connection, Engine, Row, text
 
 from dispatcher import clock, db
+from dispatcher.errors import DispatcherError, NotFound
 from dispatcher.feedback import sendgrid, twilio
 from dispatcher.feedback.recording import Tally, record
 from dispatcher.feedback.report import Report
@@ -22,12 +24,23 @@ from dispatcher.keys import KeyRing
 
 log = structlog.get_logger()
 
-Source = Literal["sendgrid", "twilio.status", "twilio.inbound"]
+Source = Literal["sendgrid", "twilio.status", "twilio.inbound", "shopify", "woocommerce"]
+#: What tells of messages of ours; every other source is somebody else's business, see `Take`.
+FEEDBACK = ("sendgrid", "twilio.status")
 
+STOREFRONTS = ("shopify", "woocommerce")
 #: One round takes so many rows, as long as they are small.
 _ROUND = 200
+#: What storefronts tell takes longer, and may come by the ten thousand; what providers tell does not wait behind it.
+_ROUND_OF_STOREFRONTS = 25
 _ROUND_BYTES = 2_000_000
 _LONGEST_WAIT = timedelta(hours=1)
+#: Whoever it is about cannot be found in it, so it cannot stay.
+KEPT_FOR = timedelta(days=30)
+
+
+class NotUnderstood(DispatcherError):  # noqa: N818 - named for what it says
+    """No sense can be made of a request, today or tomorrow; the text says why, and names nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +52,15 @@ class Mail:
     query: str
     content_type: str
     received_at: datetime
+    headers: Mapping[str, str] = field(default_factory=dict)  #: those the sender means something by, lower case
 
 
 def store(connection: Connection, key_ring: KeyRing, source: Source, body: bytes, *, query: str = "",
-          content_type: str = "") -> int:  # fmt: skip
+          content_type: str = "", headers: Mapping[str, str] | None = None) -> int:  # fmt: skip
     """Keep a request whose signature was right; return its number.  Once this is committed, it may be answered."""
     data_key, wrapped = key_ring.new_data_key()
-    sealed = data_key.seal({"body": body.decode("latin-1"), "query": query, "content_type": content_type})
+    said = {"body": body.decode("latin-1"), "query": query, "content_type": content_type}
+    sealed = data_key.seal(said | {"headers": dict(headers)} if headers else said)
     number: int = connection.execute(
         text("""INSERT INTO feedback_inbox (source, data_key, sealed, received_at)
                 VALUES (:source, :data_key, :sealed, :now) RETURNING id"""),
@@ -55,27 +70,29 @@ def store(connection: Connection, key_ring: KeyRing, source: Source, body: bytes
     return number
 
 
-#: What takes a text that somebody sent to us (`replies.take`): it is another business than feedback.
-TakeReply = Callable[[Engine, KeyRing, Mail], object]
+#: What takes a request that is no feedback: a text somebody sent to us, news of the shop (`mailroom.take`).
+Take = Callable[[Engine, KeyRing, Mail], object]
 
 
-def sort_all(database: Engine, key_ring: KeyRing, take_reply: TakeReply, *, rounds: int = 1_000) -> Tally:
+def sort_all(database: Engine, key_ring: KeyRing, take: Take, *, rounds: int = 1_000) -> Tally:
     """Sort what is in the inbox until it is empty, or for so many rounds; return what became of the events."""
     total = Tally()
     for _ in range(rounds):
-        if not sort_some(database, key_ring, take_reply, total):
+        taken = _sort_some(database, key_ring, take, total, storefronts=False)
+        taken += _sort_some(database, key_ring, take, total, storefronts=True)
+        if not taken:
             break
     return total
 
 
-def hear_now(database: Engine, key_ring: KeyRing, take_reply: TakeReply, number: int) -> None:
+def hear_now(database: Engine, key_ring: KeyRing, take: Take, number: int) -> None:
     """Take one text out of the inbox and do what it asks; whoever sorts it at the same time does no more than that."""
     with database.connect() as connection:
         row = connection.execute(
             text("SELECT * FROM feedback_inbox WHERE id = :number"), {"number": number}
         ).one_or_none()
     if row is not None:
-        take_reply(database, key_ring, _open(key_ring, row))
+        take(database, key_ring, _open(key_ring, row))
         with database.begin() as connection:
             connection.execute(text("DELETE FROM feedback_inbox WHERE id = :number"), {"number": number})
 
@@ -83,58 +100,83 @@ def hear_now(database: Engine, key_ring: KeyRing, take_reply: TakeReply, number:
 _TAKE = text("""
 WITH waiting AS MATERIALIZED (
     SELECT id, length(sealed) AS size FROM feedback_inbox
-    WHERE retry_at IS NULL OR retry_at <= clock_timestamp() ORDER BY id LIMIT :round)
+    WHERE source = ANY(:storefronts) = :wanted AND flaw IS NULL
+        AND (retry_at IS NULL OR retry_at <= clock_timestamp()) ORDER BY id LIMIT :round)
 SELECT i.* FROM feedback_inbox i JOIN (
     SELECT id, sum(size) OVER (ORDER BY id) - size AS before FROM waiting) w USING (id)
 WHERE w.before < :bytes ORDER BY i.id FOR UPDATE OF i SKIP LOCKED
 """)
+_KEEP = text("""
+UPDATE feedback_inbox i SET flaw = x.flaw
+FROM unnest(CAST(:ids AS bigint[]), CAST(:flaws AS text[])) AS x(id, flaw) WHERE i.id = x.id
+""")
+_LATER = text("""
+UPDATE feedback_inbox SET failures = LEAST(failures + 1, 1000),
+    retry_at = clock_timestamp() + LEAST(interval '1 s' * power(2, LEAST(failures, 15)), :longest)
+WHERE id = ANY(:ids)
+""")
 
 
-def sort_some(database: Engine, key_ring: KeyRing, take_reply: TakeReply, total: Tally) -> int:
-    """Sort some rows of the inbox; return how many were taken.
+def _sort_some(database: Engine, key_ring: KeyRing, take: Take, total: Tally, *, storefronts: bool) -> int:
+    """Sort some rows of the inbox, of storefronts or of providers; return how many were taken.
 
     They stay locked, so that nobody else sorts them, and are gone with our commit; if we die, they are sorted again.
     """
     with database.begin() as connection:
-        rows = connection.execute(_TAKE, {"round": _ROUND, "bytes": _ROUND_BYTES}).all()
+        most = _ROUND_OF_STOREFRONTS if storefronts else _ROUND
+        wanted = {"storefronts": list(STOREFRONTS), "wanted": storefronts, "round": most, "bytes": _ROUND_BYTES}
+        rows = connection.execute(_TAKE, wanted).all()
         if not rows:
             return 0
-        done = _sort(database, key_ring, rows, take_reply, total)
+        flaws: dict[int, str] = {}
+        done = _hand_on(database, key_ring, [row for row in rows if row.source not in FEEDBACK], take, flaws)
+        done += _sort(database, key_ring, [row for row in rows if row.source in FEEDBACK], total)
         connection.execute(text("DELETE FROM feedback_inbox WHERE id = ANY(:ids)"), {"ids": done})
-        connection.execute(
-            text("""
-                UPDATE feedback_inbox SET failures = LEAST(failures + 1, 1000),
-                    retry_at = clock_timestamp() + LEAST(interval '1 s' * power(2, LEAST(failures, 15)), :longest)
-                WHERE id = ANY(:ids)"""),
-            {"ids": [row.id for row in rows if row.id not in done], "longest": _LONGEST_WAIT},
-        )
+        if flaws:
+            connection.execute(_KEEP, {"ids": list(flaws), "flaws": list(flaws.values())})
+        later = {row.id for row in rows} - {*done, *flaws}
+        connection.execute(_LATER, {"ids": list(later), "longest": _LONGEST_WAIT})
     return len(rows)
 
 
-def _sort(
-    database: Engine, key_ring: KeyRing, rows: list[Row[Any]] | Any, take_reply: TakeReply, total: Tally
+def _hand_on(
+    database: Engine, key_ring: KeyRing, rows: Sequence[Row[Any]], take: Take, flaws: dict[int, str]
 ) -> list[int]:
+    """Give each to whose business it is; return those that were taken; `flaws`: why others never will be."""
+    done = []
+    for row in rows:
+        try:
+            take(database, key_ring, _open(key_ring, row))
+            done.append(row.id)
+        except NotUnderstood as flaw:
+            flaws[row.id] = str(flaw)
+            log.warning("inbox.not_understood", number=row.id, source=row.source, reason=str(flaw))
+        except Exception as error:
+            _log_failure(row, error)
+    return done
+
+
+def _sort(database: Engine, key_ring: KeyRing, rows: Sequence[Row[Any]], total: Tally) -> list[int]:
     """Sort the rows together, and one by one if that fails; return those that were."""
     try:
-        _sort_together(database, key_ring, rows, take_reply, total)
+        _sort_together(database, key_ring, rows, total)
         return [row.id for row in rows]
     except Exception as error:
-        if len(rows) == 1:  # its neighbours go on; it is tried again, more and more rarely, and `doctor` names it
-            log.error("feedback.not_sorted", number=rows[0].id, source=rows[0].source, error=type(error).__name__)
+        if len(rows) == 1:
+            _log_failure(rows[0], error)
             return []
-    return [number for row in rows for number in _sort(database, key_ring, [row], take_reply, total)]
+    return [number for row in rows for number in _sort(database, key_ring, [row], total)]
 
 
-def _sort_together(
-    database: Engine, key_ring: KeyRing, rows: list[Row[Any]], take_reply: TakeReply, total: Tally
-) -> None:
+def _log_failure(row: Row[Any], error: Exception) -> None:
+    """Its neighbours go on; it is tried again, more and more rarely, and `doctor` names it."""
+    log.error("feedback.not_sorted", number=row.id, source=row.source, error=type(error).__name__)
+
+
+def _sort_together(database: Engine, key_ring: KeyRing, rows: Sequence[Row[Any]], total: Tally) -> None:
     reports: list[Report] = []
     for row in rows:
-        mail = _open(key_ring, row)
-        if mail.source == "twilio.inbound":
-            take_reply(database, key_ring, mail)
-        else:
-            reports += read(mail)
+        reports += read(_open(key_ring, row))
     if reports:
         total.add(record(database, key_ring, reports, received_at=min(row.received_at for row in rows)))
 
@@ -142,7 +184,9 @@ def _sort_together(
 def _open(key_ring: KeyRing, row: Row[Any]) -> Mail:
     opened = key_ring.open_data_key(bytes(row.data_key)).open(bytes(row.sealed))
     body = opened["body"].encode("latin-1")
-    return Mail(row.source, body, opened["query"], opened["content_type"], row.received_at)
+    return Mail(
+        row.source, body, opened["query"], opened["content_type"], row.received_at, opened.get("headers", {})
+    )  # fmt: skip
 
 
 def read(mail: Mail) -> list[Report]:
@@ -155,6 +199,76 @@ def read(mail: Mail) -> list[Report]:
 def waiting(connection: Connection) -> tuple[int, int]:
     """Return how many requests wait to be sorted, and how many of those have failed already."""
     row = connection.execute(
-        text("SELECT count(*) AS every, count(*) FILTER (WHERE failures > 0) AS failed FROM feedback_inbox")
+        text("""SELECT count(*) AS every, count(*) FILTER (WHERE failures > 0) AS failed
+                FROM feedback_inbox WHERE flaw IS NULL""")
     ).one()
     return row.every, row.failed
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A request that nobody could make sense of."""
+
+    id: int
+    source: str
+    topic: str  #: as the sender called it; empty if it did not
+    received_at: datetime
+    reason: str
+
+
+def list_kept(connection: Connection, key_ring: KeyRing) -> list[Kept]:
+    """Return what is kept because it was not understood, oldest first."""
+    rows = connection.execute(text("SELECT * FROM feedback_inbox WHERE flaw IS NOT NULL ORDER BY id LIMIT 1000"))
+    return [Kept(row.id, row.source, topic_of(_open(key_ring, row)), row.received_at, row.flaw) for row in rows]
+
+
+def count_kept(connection: Connection) -> int:
+    return int(connection.scalar(text("SELECT count(*) FROM feedback_inbox WHERE flaw IS NOT NULL")) or 0)
+
+
+def open_kept(connection: Connection, key_ring: KeyRing, number: int) -> Mail:
+    """Return one that is kept, as it came; NotFound if there is none of this number."""
+    row = connection.execute(
+        text("SELECT * FROM feedback_inbox WHERE id = :number AND flaw IS NOT NULL"), {"number": number}
+    ).one_or_none()
+    if row is None:
+        raise _none_kept(number)
+    return _open(key_ring, row)
+
+
+def try_again(connection: Connection, number: int) -> None:
+    """Let it be sorted once more; NotFound if none of this number is kept."""
+    changed = connection.execute(
+        text("UPDATE feedback_inbox SET flaw = NULL, retry_at = NULL WHERE id = :number AND flaw IS NOT NULL"),
+        {"number": number},
+    )
+    if not changed.rowcount:
+        raise _none_kept(number)
+    db.notify(connection, "feedback")
+
+
+def drop(connection: Connection, number: int) -> None:
+    """Throw one away that is kept; NotFound if there is none of this number."""
+    gone = connection.execute(
+        text("DELETE FROM feedback_inbox WHERE id = :number AND flaw IS NOT NULL"), {"number": number}
+    )
+    if not gone.rowcount:
+        raise _none_kept(number)
+
+
+def forget_old(database: Engine) -> int:
+    """Throw away what has been kept for `KEPT_FOR`; return how many."""
+    with database.begin() as connection:
+        return connection.execute(
+            text("DELETE FROM feedback_inbox WHERE flaw IS NOT NULL AND received_at < :before"),
+            {"before": clock.read_now(connection) - KEPT_FOR},
+        ).rowcount
+
+
+def _none_kept(number: int) -> NotFound:
+    return NotFound(f"no request {number} is kept in the inbox; dispatcher inbox list shows which are")
+
+
+def topic_of(mail: Mail) -> str:
+    """Return what the sender says a request is about."""
+    return mail.headers.get("x-shopify-topic") or mail.headers.get("x-wc-webhook-topic") or ""

@@ -318,7 +318,11 @@ def _suppress(connection: Connection, event: Event, now: datetime, tally: Tally)
     if address_id is None or report.flaw is not None:
         return
     if report.suppress is not None:
-        source = f"feedback: {report.source} {report.kind}{f' {report.code}' if report.code else ''}"
+        since = report.occurred_at if report.listed else None
+        if since is not None and suppression.was_taken_back(connection, address_id, report.suppress, since):
+            return
+        what = " ".join(filter(None, (report.source, report.kind, report.code)))
+        source = f"feedback: {what}"
         tally.suppressed += suppression.add(
             connection, address_id, report.suppress, source=plain(source) or "", now=now
         )

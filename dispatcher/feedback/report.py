@@ -80,6 +80,8 @@ class Report:
     link: int | None = None  #: of a click on a link of ours: its number in the message
     bot: str | None = None  #: of such a click: why it was hardly a person's
     flaw: str | None = None  #: why nothing can be made of it
+    #: An entry of a provider's own list, which stands there for years: what was said since counts more.
+    listed: bool = False
 
 
 def malformed(source: str, channel: str, identity: str, raw: Mapping[str, Any], why: str) -> Report:

@@ -60,13 +60,13 @@ def import_bounces(
         for file in files:
             for number, (name, raw) in enumerate(_mails(file), 1):
                 report.read += 1
-                pending += _read_one(name, number, raw, aside, report)
+                pending += read_one(name, number, raw, aside, report)
                 if len(pending) >= _PAGE:
-                    _record(database, key_ring, pending, report)
+                    record_reports(database, key_ring, pending, report)
                     pending = []
             done += file.stat().st_size
             progress(done, whole)
-        _record(database, key_ring, pending, report)
+        record_reports(database, key_ring, pending, report)
         report.rejected, report.rejects_file = aside.count, aside.written
     return report
 
@@ -102,7 +102,7 @@ def _mails(file: Path) -> Iterator[tuple[str, bytes]]:
         yield file.name, file.read_bytes()
 
 
-def _read_one(name: str, number: int, raw: bytes, aside: Rejects, report: BounceReport) -> Sequence[Report]:
+def read_one(name: str, number: int, raw: bytes, aside: Rejects, report: BounceReport) -> Sequence[Report]:
     """Return what one mail reports and can be used; the rest is counted, and set aside with its reason."""
     if not raw.strip():
         aside.add(number, "is empty, or too large for a mail", (name,))
@@ -127,7 +127,7 @@ def _label(one: Report) -> str:
     return kind if one.hard is None else f"{kind} ({'hard' if one.hard else 'soft'})"
 
 
-def _record(database: Engine, key_ring: KeyRing, reports: list[Report], report: BounceReport) -> None:
+def record_reports(database: Engine, key_ring: KeyRing, reports: list[Report], report: BounceReport) -> None:
     tally: Tally = record(database, key_ring, reports)
     report.recorded += tally.recorded
     report.known += tally.known

@@ -45,6 +45,8 @@ def _provider(channel: str, name: str, settings: Settings, http: Http) -> Provid
                 api_key=_secret(settings.sendgrid_api_key),
                 url=settings.sendgrid_url or SENDGRID_URL,
                 slice_size=settings.sendgrid_slice,
+                unsubscribe_group=settings.sendgrid_unsubscribe_group,
+                reads_activity=settings.sendgrid_activity,
             )
         case "smtp":
             return Smtp(server_at(_secret(settings.smtp_url)))

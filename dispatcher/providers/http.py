@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
+from yarl import URL
 
 from dispatcher.providers.protocol import PAST_DEADLINE, boot_seconds
 
@@ -30,15 +31,16 @@ ANSWER_SECONDS = 45.0
 #: Under the time after which any peer closes an idle connection: a request on a dying one would be in doubt.
 _IDLE_SECONDS = 4.0
 _MOST_AT_ONCE = 32
-_MOST_BODY_BYTES = 1_000_000
 _LINGER_NOT = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    url: str
+    url: str = field(repr=False)  # may name whom it is about
     body: bytes = field(repr=False)  # addresses
     headers: Mapping[str, str] = field(repr=False)  # the key
+    method: Literal["POST", "GET", "DELETE"] = "POST"
+    most_bytes: int = 1_000_000  #: of an answer's body; a longer one is not whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ def _within(wait: timedelta, longest: timedelta) -> timedelta:
 
 
 class Http:
-    """Posts requests; made at once, opened with the first of them.  Safe to share between threads."""
+    """Makes requests; made itself at once, opened with the first of them.  Safe to share between threads."""
 
     def __init__(self, *, answer_seconds: float = ANSWER_SECONDS) -> None:
         self._answer_seconds = answer_seconds
@@ -106,7 +108,7 @@ class Http:
         self._session: aiohttp.ClientSession | None = None
 
     def post(self, requests: Sequence[Request], deadline: float) -> list[Exchange]:
-        """Post each request once, many at a time, and return what came of each, in order.
+        """Make each request once, many at a time, and return what came of each, in order.
 
         None of them begins at or after `deadline` (boot time); that one was NotWritten.
         """
@@ -185,10 +187,15 @@ def _new_session(answer_seconds: float) -> aiohttp.ClientSession:
 async def _post(session: aiohttp.ClientSession, request: Request, deadline: float) -> Exchange:
     wire = _Wire(deadline)
     try:
-        async with session.post(
-            request.url, data=request.body, headers=request.headers, allow_redirects=False, trace_request_ctx=wire
+        async with session.request(
+            request.method,
+            _as_written(request.url),
+            data=request.body or None,
+            headers=request.headers,
+            allow_redirects=False,
+            trace_request_ctx=wire,
         ) as response:
-            body, whole = await _read(response)
+            body, whole = await _read(response, request.most_bytes)
             assert wire.first_byte is not None  # there is no answer without a question
             return Answer(response.status, response.headers, body, whole, wire.first_byte)
     except _TooLateError:
@@ -199,13 +206,18 @@ async def _post(session: aiohttp.ClientSession, request: Request, deadline: floa
         return NoAnswer(f"no answer ({type(error).__name__})", wire.first_byte)
 
 
-async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
+def _as_written(url: str) -> URL:
+    """Return the address with its percent signs as they are: an @ in a path stays %40."""
+    return URL(url, encoded=True)
+
+
+async def _read(response: aiohttp.ClientResponse, most_bytes: int) -> tuple[bytes, bool]:
     """Return the body as far as it came, and whether that is all of it."""
     body = bytearray()
     try:
         async for chunk in response.content.iter_chunked(65_536):
             body += chunk
-            if len(body) > _MOST_BODY_BYTES:
+            if len(body) > most_bytes:
                 return bytes(body), False
     except (aiohttp.ClientError, TimeoutError, OSError):
         return bytes(body), False

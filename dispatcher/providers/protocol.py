@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 from uuid import UUID
 
+from dispatcher import suppression
 from dispatcher.content import Content, one_line
+from dispatcher.errors import DispatcherError
 
 # CLOCK_BOOTTIME goes on while the machine sleeps; where it is not known, monotonic time is the closest.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -145,6 +147,57 @@ class Provider(Protocol):
 
     def close(self) -> None:
         """Let go of connections; nothing is handed over any more."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TheirList:
+    """A suppression list that the provider keeps itself."""
+
+    name: str
+    reason: suppression.Reason  #: what it means for us that an address is on it
+    #: What one puts on it stops there: everything, or marketing.  None: only the provider itself puts addresses on it.
+    stops: suppression.Scope | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An address on such a list, as it is written there."""
+
+    address: str = field(repr=False)
+    at: datetime | None  #: since when
+    words: str = ""  #: why, in the provider's words
+
+
+class ListsUnavailable(DispatcherError):  # noqa: N818 - named for what it says, like the rest of its family
+    """The provider's lists cannot be read or changed now; `wait` says when to ask again."""
+
+    def __init__(self, detail: str, wait: timedelta) -> None:
+        super().__init__(detail)
+        self.wait = wait
+
+
+@runtime_checkable
+class MirrorsSuppressions(Protocol):
+    """A provider whose own suppression lists can be read and changed.  Every call is safe to repeat.
+
+    Each may take as long as the provider lets us wait, and raises ListsUnavailable if that is too long.
+    """
+
+    name: str
+
+    def suppression_lists(self) -> Sequence[TheirList]: ...
+
+    def entries(self, list_: TheirList, until: datetime) -> Iterator[list[Entry]]:
+        """Yield the list in pages, as it was at `until` or newer; an entry may come twice."""
+        ...
+
+    def put_on(self, list_: TheirList, addresses: Sequence[str]) -> list[str]:
+        """Put addresses (normal form) on the list; return those it does not take."""
+        ...
+
+    def take_off(self, list_: TheirList, address: str) -> None:
+        """Take an address off the list; fine if it is not there."""
         ...
 
 

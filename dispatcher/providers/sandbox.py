@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from uuid import UUID
 
 import orjson
 
-from dispatcher.doubt import Sighting
+from dispatcher.doubt import Doubtful, Sighting
 from dispatcher.providers.protocol import (
     Accepted,
     Envelope,
@@ -59,9 +59,9 @@ class Sandbox:
     def probe(self, seconds: float) -> list[Probe]:  # noqa: ARG002 - there is nobody to ask
         return [Probe(ok=True, detail="the sandbox reaches nobody")]
 
-    def look_up(self, message_ids: Iterable[UUID]) -> list[Sighting]:
+    def look_up(self, doubtful: Sequence[Doubtful]) -> list[Sighting]:
         """Return which of these messages stand in the outbox.  What it has read once, it does not read again."""
-        wanted = {str(message_id).encode(): message_id for message_id in message_ids}
+        wanted = {str(one.message_id).encode(): one.message_id for one in doubtful}
         begin = self._read_up_to if wanted.keys() <= self._missed else 0
         found: list[Sighting] = []
         size = self._outbox.stat().st_size if self._outbox.exists() else 0

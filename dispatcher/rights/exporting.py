@@ -163,6 +163,22 @@ def _suppressions(whom: _Whom) -> list[Json]:
         FROM suppression s JOIN address a ON a.id = s.address_id WHERE a.id = ANY(:addresses) ORDER BY s.id""")
 
 
+def _suppressions_lifted(whom: _Whom) -> list[Json]:
+    return whom.ask("""
+        SELECT a.channel, encode(a.hash, 'hex') AS address_hash, l.reason, l.lifted_at
+        FROM suppression_lift l JOIN address a ON a.id = l.address_id
+        WHERE a.id = ANY(:addresses) ORDER BY l.lifted_at, l.reason""")
+
+
+def _provider_lists(whom: _Whom) -> list[Json]:
+    """The provider's own suppression lists on which we put their address, and whether that is to change just now."""
+    return whom.ask("""
+        SELECT m.provider, m.list, encode(a.hash, 'hex') AS address_hash, m.put_at,
+               EXISTS (SELECT FROM mirror_change c WHERE c.address_id = a.id) AS is_about_to_change
+        FROM mirrored m JOIN address a ON a.id = m.address_id
+        WHERE a.id = ANY(:addresses) ORDER BY m.put_at, m.list""")
+
+
 def _unsubscribes(whom: _Whom) -> list[Json]:
     return whom.ask("""
         SELECT channel, topic, committed_at, answered_at, answer FROM unsubscribe
@@ -259,6 +275,8 @@ SECTIONS: dict[str, Callable[[_Whom], Any]] = {
     "consent": _consent,
     "consent_evidence": _consent_evidence,
     "suppressions": _suppressions,
+    "suppressions_lifted": _suppressions_lifted,
+    "provider_lists": _provider_lists,
     "unsubscribes": _unsubscribes,
     "messages": _messages,
     "feedback": _feedback,

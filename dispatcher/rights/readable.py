@@ -23,6 +23,8 @@ TITLES: dict[str, tuple[str, str]] = {
     "consent": ("What you allow", "Your present choice for each topic on each channel."),
     "consent_evidence": ("How we know", "Each time you, or the shop for you, said yes or no."),
     "suppressions": ("What we must not use", "Addresses that nothing of the kind goes to any more, and why."),
+    "suppressions_lifted": ("What we may use again", "Addresses that were closed, and opened again since."),
+    "provider_lists": ("At our providers", "Lists of theirs where we have put your addresses, so that they stop, too."),
     "unsubscribes": ("Your goodbyes", "Each time you unsubscribed, and what we answered."),
     "messages": ("Messages", "What was sent to you, and what was not, and why. The text itself is not kept."),
     "feedback": ("What became of them", "What mail servers and providers reported about messages to you."),

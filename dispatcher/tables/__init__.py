@@ -18,8 +18,18 @@ from dispatcher.tables.events import event, event_item, interest
 from dispatcher.tables.feedback import feedback, feedback_inbox, reply
 from dispatcher.tables.links import run_link, tracked_message
 from dispatcher.tables.messages import AUTHORISED, MAY_HAVE_LEFT, OPEN, TROUBLE, attempt, batch, lane, message
+from dispatcher.tables.mirrors import (
+    mailbox,
+    mirror,
+    mirror_change,
+    mirror_difference,
+    mirror_report,
+    mirrored,
+    suppression_lift,
+)
 from dispatcher.tables.people import address, contact, contact_alias, suppression
 from dispatcher.tables.rights import audit_head, audit_link, erasure
+from dispatcher.tables.storefronts import storefront_count, storefront_customer, storefront_request
 
 __all__ = [
     "AUTHORISED",
@@ -53,14 +63,24 @@ __all__ = [
     "flow_exit",
     "interest",
     "lane",
+    "mailbox",
     "message",
     "metadata",
+    "mirror",
+    "mirror_change",
+    "mirror_difference",
+    "mirror_report",
+    "mirrored",
     "order_seq",
     "reply",
     "run",
     "run_link",
     "segment",
+    "storefront_count",
+    "storefront_customer",
+    "storefront_request",
     "suppression",
+    "suppression_lift",
     "template",
     "tracked_message",
     "trigger",

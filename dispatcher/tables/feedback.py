@@ -30,7 +30,9 @@ feedback_inbox = Table(  # what came in as it came in, until it is sorted: the s
     Column("failures", SmallInteger, nullable=False, server_default=text("0")),
     instant("received_at", required=True),
     instant("retry_at"),
-    one_of("source", ("sendgrid", "twilio.status", "twilio.inbound")),
+    Column("flaw", Text),  # why nobody can make sense of it: kept for the operator to see, and not tried again
+    Index("feedback_inbox_kept_idx", "received_at", postgresql_where=text("flaw IS NOT NULL")),
+    one_of("source", ("sendgrid", "twilio.status", "twilio.inbound", "shopify", "woocommerce")),
 )
 
 # What providers and mail servers reported, one row per event, also what makes no sense to us.  No foreign keys, as

@@ -29,20 +29,24 @@ def check_key(source: str) -> None:
 
 
 def event_values(event: Event) -> dict[str, Any]:
-    """Return `event.*`: the event's properties by their names, and its own fields, which win over them.
+    """Return `event.*`: the event's properties (and private ones) by name, and its own fields, which win over them.
 
     `items` is a list of the same: an item's properties, `interest` (a list of names), `quantity` and `value`.
     """
-    return event.properties | {
-        "name": event.name,
-        "source": event.source,
-        "source_key": event.source_key,
-        "contact": event.contact,
-        "occurred_at": show_instant(event.occurred_at),
-        "value": _number(event.value),
-        "properties": event.properties,
-        "items": [_item_values(item) for item in event.items],
-    }
+    return (
+        event.properties
+        | event.private
+        | {
+            "name": event.name,
+            "source": event.source,
+            "source_key": event.source_key,
+            "contact": event.contact,
+            "occurred_at": show_instant(event.occurred_at),
+            "value": _number(event.value),
+            "properties": event.properties,
+            "items": [_item_values(item) for item in event.items],
+        }
+    )
 
 
 def _item_values(item: Item) -> dict[str, Any]:

@@ -25,8 +25,12 @@ from dispatcher.web.problems import problem
 log = structlog.get_logger()
 
 BODY_LIMIT = 256 * 1024
-#: SendGrid sends its events in arrays of up to 768 KB.
-_LARGER: dict[str, int] = {"/hooks/sendgrid": 4 * 1024 * 1024}
+#: SendGrid sends its events in arrays of up to 768 KB; an order of hundreds of lines has megabytes.
+_LARGER: dict[str, int] = {
+    "/hooks/sendgrid": 4 * 1024 * 1024,
+    "/hooks/shopify": 10 * 1024 * 1024,
+    "/hooks/woocommerce": 10 * 1024 * 1024,
+}
 #: From the first byte of a request's body that is asked for to the last: whoever drips holds no worker.
 BODY_SECONDS = 30.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")

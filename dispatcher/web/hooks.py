@@ -1,4 +1,4 @@
-"""What providers tell us: stored, then answered.  Whatever is wrong with a signature, the answer is the same.
+"""What providers and storefronts tell us: stored, then answered.  To whatever is wrong with a signature, one answer.
 
 The signature is asked about before anything of the body is read, over the bytes as they came and the URL as the
 settings know it: what a proxy writes into Host or X-Forwarded decides nothing.
@@ -6,6 +6,7 @@ settings know it: what a proxy writes into Host or X-Forwarded decides nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 
 import structlog
@@ -16,10 +17,14 @@ from starlette.routing import Route
 from dispatcher import replies
 from dispatcher.feedback import inbox
 from dispatcher.feedback.signatures import sendgrid_signed, twilio_signed
+from dispatcher.storefronts.signatures import is_ping, signed
 from dispatcher.web.problems import problem
 from dispatcher.web.room import Room, in_thread, room_of
 
 log = structlog.get_logger()
+
+_LONGEST_HEADER = 300
+_LONGEST_PING = 100
 
 #: To Twilio: no text goes out in answer to this one; ours, if any, is a message like every other.
 _NO_ANSWER = b'<?xml version="1.0" encoding="UTF-8"?><Response/>'
@@ -58,6 +63,41 @@ async def twilio_inbound(request: Request) -> Response:
     return Response(_NO_ANSWER, media_type="text/xml")
 
 
+async def shopify(request: Request) -> Response:
+    """One event of the shop.  200 once it is stored, well within the five seconds Shopify waits."""
+    return await _storefront(request, "shopify", "x-shopify-", "x-shopify-hmac-sha256")
+
+
+async def woocommerce(request: Request) -> Response:
+    """One event of the shop; or the ping with which a webhook begins, which is not signed and says nothing."""
+    room, signature = room_of(request), request.headers.get("x-wc-webhook-signature")
+    listening = bool(room.storefront_secrets["woocommerce"])
+    short = signature is None and listening and _announced_length(request) < _LONGEST_PING
+    if short and is_ping(await request.body()):
+        return Response(status_code=HTTPStatus.OK)
+    return await _storefront(request, "woocommerce", "x-wc-webhook-", "x-wc-webhook-signature")
+
+
+async def _storefront(request: Request, source: inbox.Source, prefix: str, signed_by: str) -> Response:
+    room, signature = room_of(request), request.headers.get(signed_by)
+    secrets = room.storefront_secrets[source]
+    if not secrets or signature is None or not signed(secrets, signature, body := await request.body()):
+        room.figures.count("webhook_signature_failures", source)
+        return problem(HTTPStatus.UNAUTHORIZED, "the signature is missing or wrong")
+    said = {
+        name: value[:_LONGEST_HEADER]
+        for name, value in request.headers.items()
+        if name.startswith(prefix) and name != signed_by
+    }
+    await in_thread(room.pools.hooks, lambda: _store(room, source, request, body, said))
+    return Response(status_code=HTTPStatus.OK)
+
+
+def _announced_length(request: Request) -> int:
+    length = request.headers.get("content-length", "")
+    return int(length) if length.isdecimal() and len(length) < 10 else _LONGEST_PING
+
+
 def _refused(room: Room, source: str) -> Response:
     room.figures.count("webhook_signature_failures", source)
     return problem(HTTPStatus.FORBIDDEN, "the signature is missing or wrong")
@@ -77,12 +117,14 @@ def _is_from_twilio(room: Room, request: Request, body: bytes) -> bool:
     )
 
 
-def _store(room: Room, source: inbox.Source, request: Request, body: bytes) -> int:
+def _store(
+    room: Room, source: inbox.Source, request: Request, body: bytes, headers: Mapping[str, str] | None = None
+) -> int:
     with room.database.begin() as connection:
         return inbox.store(
             connection, room.key_ring, source, body,
             query=request.scope["query_string"].decode("latin-1"),
-            content_type=request.headers.get("content-type", ""),
+            content_type=request.headers.get("content-type", ""), headers=headers,
         )  # fmt: skip
 
 
@@ -97,4 +139,6 @@ ROUTES = [
     Route("/hooks/sendgrid", sendgrid, methods=["POST"]),
     Route("/hooks/twilio/status", twilio_status, methods=["POST"]),
     Route("/hooks/twilio/inbound", twilio_inbound, methods=["POST"]),
+    Route("/hooks/shopify", shopify, methods=["POST"]),
+    Route("/hooks/woocommerce", woocommerce, methods=["POST"]),
 ]

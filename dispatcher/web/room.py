@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import anyio.to_thread
 from anyio import CapacityLimiter
+from pydantic import SecretStr
 from sqlalchemy import Engine
 from starlette.requests import HTTPConnection
 
@@ -19,6 +20,7 @@ from dispatcher.figures import Figures
 from dispatcher.keys import KeyRing
 from dispatcher.metrics import Metrics
 from dispatcher.runtime import Runtime
+from dispatcher.storefronts.signatures import secrets_of
 from dispatcher.tokens import ClickTokens, OptInTokens, UnsubscribeTokens
 from dispatcher.web.bad_links import BadLinks
 from dispatcher.web.health import Health
@@ -61,6 +63,7 @@ class Room:
     sendgrid_webhook_key: str | None
     twilio_auth_token: str | None
     sandbox_only: bool
+    storefront_secrets: Mapping[str, tuple[str, ...]]  #: by source; empty: nothing of theirs is taken
     outbox: Path | None  #: the sandbox's, while there is nothing but the sandbox
     figures: Figures
     metrics: Metrics
@@ -86,12 +89,20 @@ def open_room(runtime: Runtime, *, wait: timedelta = unsubscribe.LONGEST_WAIT) -
         sendgrid_webhook_key=settings.sendgrid_webhook_key,
         twilio_auth_token=settings.twilio_auth_token.get_secret_value() if settings.twilio_auth_token else None,
         sandbox_only=settings.sandbox_only,
+        storefront_secrets={
+            "shopify": _secrets(settings.shopify_secret),
+            "woocommerce": _secrets(settings.woocommerce_secret),
+        },
         outbox=settings.home / "sandbox" / "outbox.jsonl" if settings.sandbox_only else None,
         figures=figures,
         metrics=Metrics(runtime.database, figures),
         health=Health(runtime.database, runtime.broker_url, pools.health),
         pools=pools,
     )
+
+
+def _secrets(setting: SecretStr | None) -> tuple[str, ...]:
+    return secrets_of(setting.get_secret_value()) if setting else ()
 
 
 def room_of(connection: HTTPConnection) -> Room:

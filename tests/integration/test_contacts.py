@@ -161,6 +161,35 @@ def test_an_address_that_was_given_up_is_free_for_another(connection: Connection
     assert find_contact(connection, key_ring, "anna@shop.example") == saved[3].contact_id != saved[0].contact_id
 
 
+def test_what_is_said_in_passing_overwrites_nothing_and_merges_nobody_who_has_an_address(
+    connection: Connection, key_ring: KeyRing
+) -> None:
+    anna = save_contact(connection, key_ring, ANNA)
+    bea = save_contact(connection, key_ring, Particulars("bea", email="bea@shop.example"))
+    said = Particulars("anna", "bea@shop.example", first_name="A.", last_name="Ash", only_fills=True)
+
+    assert save_contact(connection, key_ring, said).outcome is Outcome.CHANGED
+    assert find_contact(connection, key_ring, "bea") == bea.contact_id != anna.contact_id
+    kept = Personal("anna@shop.example", first_name="Anna", last_name="Ash")
+    assert personal_of(connection, key_ring, anna.contact_id or 0) == kept
+
+
+@pytest.mark.parametrize("known_before", [False, True])
+def test_a_guest_takes_the_name_of_the_customer_they_turn_out_to_be(
+    connection: Connection, key_ring: KeyRing, known_before: bool
+) -> None:
+    guest = save_contact(connection, key_ring, Particulars("email-0123456789abcdef", "anna@shop.example"))
+    if known_before:
+        save_contact(connection, key_ring, Particulars("17", first_name="Anna"))
+    save_contact(connection, key_ring, Particulars("17", "anna@shop.example", first_name="Anna"))
+    save_contact(connection, key_ring, Particulars("17", "new@shop.example", first_name="Ann"))
+
+    assert find_contact(connection, key_ring, "17") == find_contact(connection, key_ring, "email-0123456789abcdef")
+    assert personal_of(connection, key_ring, guest.contact_id or 0) == Personal("new@shop.example", first_name="Ann")
+    if not known_before:
+        assert row(connection, guest.contact_id)["external_id"] == "17"
+
+
 def test_a_shared_phone_is_one_address_and_two_contacts(connection: Connection, key_ring: KeyRing) -> None:
     saved = save_contacts(connection, key_ring, [Particulars(name, phone="+447700900123") for name in ("anna", "bea")])
 

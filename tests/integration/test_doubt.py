@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -12,7 +13,7 @@ from feedback_rows import add_left, report, row_of, state_of
 from sqlalchemy import Connection, Engine, text
 
 from dispatcher import doubt, reports
-from dispatcher.doubt import settle_doubt
+from dispatcher.doubt import Doubtful, Sighting, settle_doubt
 from dispatcher.feedback.recording import record
 from dispatcher.feedback.report import Kind
 from dispatcher.keys import KeyRing
@@ -144,3 +145,29 @@ def test_after_three_days_nobody_looks_any_more(database: Engine, key_ring: KeyR
     assert settle_doubt(database, [sandbox]) == (0, 0)
     with database.connect() as connection:
         assert doubt.figures_of(connection, row_of(database, old).run_id) == {"open": 0, "for_good": 1, "sent_again": 0}
+
+
+def test_a_record_that_is_another_messages_of_the_same_address_settles_nothing(
+    database: Engine, key_ring: KeyRing
+) -> None:
+    doubtful = in_doubt(database, key_ring, provider="records")
+    with database.begin() as connection:
+        contact = connection.execute(text("SELECT contact_id FROM message")).scalar_one()
+        email = key_ring.open_data_key(
+            connection.execute(text("SELECT data_key FROM contact")).scalar_one()
+        ).open(connection.execute(text("SELECT sealed FROM contact")).scalar_one())["email"]  # fmt: skip
+        add_left(connection, key_ring, contact_id=contact, email=email, ref="SM1")
+        connection.execute(text("UPDATE message SET provider = 'records'"))
+
+    class Records:
+        name = "records"
+        ref = "SM1"
+
+        def look_up(self, wanted: Sequence[Doubtful]) -> list[Sighting]:
+            return [Sighting(one.message_id, self.ref, None) for one in wanted]
+
+    records = Records()
+    assert settle_doubt(database, [records]) == (0, 0)
+    records.ref = "SM2"
+    assert settle_doubt(database, [records]) == (1, 0)
+    assert state_of(database, doubtful)[0] == "sent"

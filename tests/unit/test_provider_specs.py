@@ -11,7 +11,7 @@ from uuid import UUID
 import orjson
 import pytest
 from envelopes import ACCOUNT_SID, SERVICE_SID, make_mail, make_text
-from provider_specs import sendgrid_faults, sendgrid_schema, twilio_faults, twilio_schema
+from provider_specs import sendgrid_faults, sendgrid_schema, suppression_faults, twilio_faults, twilio_schema
 
 from dispatcher.providers.http import Answer, Exchange, Http, Request
 from dispatcher.providers.protocol import Moment, boot_seconds
@@ -152,3 +152,25 @@ def test_every_message_has_an_id_of_its_own(mail: Request) -> None:
     people = orjson.loads(mail.body)["personalizations"]
 
     assert len({UUID(person["custom_args"]["dispatcher_message_id"]) for person in people}) == 3
+
+
+KEY = {"Authorization": "Bearer SG.secret"}
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "body"),
+    [
+        ("GET", "/v3/suppression/bounces?limit=501", b""),
+        ("GET", "/v3/suppression/bounces?page=2", b""),
+        ("GET", "/v3/suppression/unsubscribe", b""),
+        ("POST", "/v3/suppression/bounces", b"{}"),
+        ("POST", "/v3/asm/suppressions/global", b'{"emails": ["ana@people.example"]}'),
+        ("POST", "/v3/asm/suppressions/global", b'{"recipient_emails": "ana@people.example"}'),
+        ("POST", "/v3/asm/suppressions/global", b'{"recipient_emails": ["ana"]}'),
+        ("DELETE", "/v3/suppression/bounces/ana@people.example", b""),
+    ],
+)
+def test_what_sendgrids_lists_would_not_take_is_caught(method: str, target: str, body: bytes) -> None:
+    assert suppression_faults(method, target, KEY, body)
+    assert suppression_faults("GET", "/v3/suppression/bounces?limit=500&offset=500", KEY, b"") == []
+    assert suppression_faults("GET", "/v3/suppression/bounces", {}, b"") == ["authorization: no bearer"]

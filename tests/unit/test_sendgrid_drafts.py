@@ -271,3 +271,16 @@ def test_a_request_says_what_it_is_and_switches_their_tracking_off() -> None:
     ]
     assert request["personalizations"][1]["headers"]["List-Unsubscribe"] == f"<https://shop.example/u/{1:040}>"
     assert request["headers"]["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+
+
+def test_only_what_is_no_marketing_passes_their_unsubscribes_and_spam_reports_and_nothing_their_bounces() -> None:
+    marketing, receipt = (
+        replace(make_envelope(n, Content("Hi", "", None, "1", "en")), marketing=n == 0) for n in (0, 1)
+    )
+
+    requests = [orjson.loads(draft.body) for draft in drafts_of([marketing, receipt])]
+
+    assert [request.get("mail_settings") for request in requests] == [
+        None,
+        {"bypass_unsubscribe_management": {"enable": True}, "bypass_spam_management": {"enable": True}},
+    ]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from uuid import UUID
 
+from dispatcher.doubt import Doubtful, Sighting
 from dispatcher.providers.http import Http, Request
-from dispatcher.providers.protocol import Accepted, Envelope, Moment, Probe, Receipt, Rejected
+from dispatcher.providers.protocol import Accepted, Entry, Envelope, Moment, Probe, Receipt, Rejected, TheirList
+from dispatcher.providers.sendgrid.activity import Activity
 from dispatcher.providers.sendgrid.answers import Refused, meaning
 from dispatcher.providers.sendgrid.drafts import MOST_PEOPLE, Draft, drafts_of
+from dispatcher.providers.sendgrid.lists import Lists
 from dispatcher.providers.sendgrid.probing import probe
 
 DEFAULT_URL = "https://api.sendgrid.com"
@@ -20,9 +25,21 @@ _ENOUGH_ALONE = 8
 class SendGrid:
     name = "sendgrid"
 
-    def __init__(self, http: Http, *, api_key: str, url: str = DEFAULT_URL, slice_size: int = DEFAULT_SLICE) -> None:
+    def __init__(
+        self,
+        http: Http,
+        *,
+        api_key: str,
+        url: str = DEFAULT_URL,
+        slice_size: int = DEFAULT_SLICE,
+        unsubscribe_group: int | None = None,
+        reads_activity: bool = False,
+        pause: Callable[[float], object] = time.sleep,
+    ) -> None:
         self._http = http
         self._place = url
+        self._activity = Activity(http, api_key=api_key, url=url) if reads_activity else None
+        self._lists = Lists(http, api_key=api_key, url=url, group=unsubscribe_group, pause=pause)
         self._url = f"{url}/v3/mail/send"
         self._headers = {"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"}
         self.slice_size = min(slice_size, MOST_PEOPLE)
@@ -44,6 +61,21 @@ class SendGrid:
 
     def probe(self, seconds: float) -> list[Probe]:
         return probe(self._place, self._headers, seconds)
+
+    def look_up(self, doubtful: Sequence[Doubtful]) -> list[Sighting]:
+        return [] if self._activity is None else self._activity.look_up(doubtful)
+
+    def suppression_lists(self) -> Sequence[TheirList]:
+        return self._lists.all()
+
+    def entries(self, list_: TheirList, until: datetime) -> Iterator[list[Entry]]:
+        return self._lists.entries(list_, until)
+
+    def put_on(self, list_: TheirList, addresses: Sequence[str]) -> list[str]:
+        return self._lists.put_on(list_, addresses)
+
+    def take_off(self, list_: TheirList, address: str) -> None:
+        self._lists.take_off(list_, address)
 
     def close(self) -> None:
         self._http.close()

@@ -27,7 +27,7 @@ MOST_PEOPLE = 1_000  #: of a request; API reference, "Limitations"
 MOST_BYTES = 30_000_000  #: of a request
 MOST_SUBSTITUTION_BYTES = 10_000  #: keys and values of a person
 _MOST_KEYS = 100  #: of a person; today's reference says 10,000, an older one said 100
-_MESSAGE_ID_ARGUMENT = "dispatcher_message_id"
+MESSAGE_ID_ARGUMENT = "dispatcher_message_id"
 
 #: Headers that SendGrid writes itself.
 _THEIRS = frozenset(
@@ -47,11 +47,13 @@ class Draft:
 def drafts_of(envelopes: Sequence[Envelope]) -> list[Draft]:
     """Return the requests that carry these mails; each is in exactly one.  They must be writable as UTF-8.
 
-    Mails of one language share a skeleton.  Whoever's own part is too large for substitutions gets a request alone.
+    Mails of one language and class share a skeleton.  Whoever's own part is too large for substitutions gets a request
+    alone.
     """
-    groups: dict[tuple[str, bool], list[Envelope]] = {}
+    groups: dict[tuple[str, bool, bool], list[Envelope]] = {}
     for envelope in envelopes:
-        groups.setdefault((envelope.content.locale, envelope.content.html is None), []).append(envelope)
+        alike = envelope.content.locale, envelope.content.html is None, envelope.marketing
+        groups.setdefault(alike, []).append(envelope)
     return [draft for group in groups.values() for draft in _drafts(group)]
 
 
@@ -144,7 +146,7 @@ def _encoded(
         person["headers"] = {name: value for name, value in headers.items() if name not in shared_headers}
         if own:
             person["substitutions"] = own
-        person["custom_args"] = {_MESSAGE_ID_ARGUMENT: str(envelope.message_id)}
+        person["custom_args"] = {MESSAGE_ID_ARGUMENT: str(envelope.message_id)}
         people.append({name: value for name, value in person.items() if value})
     request: dict[str, Any] = {
         "personalizations": people,
@@ -159,6 +161,13 @@ def _encoded(
             "open_tracking": {"enable": False},
             # It would put a List-Unsubscribe of its own in place of ours.
             "subscription_tracking": {"enable": False},
+        },
+        # Unsubscribing and complaining stop marketing, there as here (ADR 32); bounces stop everything.
+        "mail_settings": {}
+        if first.marketing
+        else {
+            "bypass_unsubscribe_management": {"enable": True},
+            "bypass_spam_management": {"enable": True},
         },
     }
     return orjson.dumps({name: value for name, value in request.items() if value})

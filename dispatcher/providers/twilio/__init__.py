@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 import orjson
 
 from dispatcher.content.sms import sms_segments, with_way_out
+from dispatcher.doubt import Doubtful, Sighting
 from dispatcher.providers.http import Answer, Exchange, Http, NoAnswer, NotWritten, Request, retry_wait
 from dispatcher.providers.protocol import (
     PAST_DEADLINE,
@@ -25,6 +26,7 @@ from dispatcher.providers.protocol import (
 )
 from dispatcher.providers.twilio.codes import CODES, Refusal, Wait
 from dispatcher.providers.twilio.probing import probe
+from dispatcher.providers.twilio.records import Records
 
 DEFAULT_URL = "https://api.twilio.com"
 _LONGEST_VALIDITY = 36_000  #: seconds; Twilio's own, and its default
@@ -53,6 +55,9 @@ class Twilio:
         self._callback = f"{public_url}/hooks/twilio/status?dispatcher_message_id="
         credentials = b64encode(f"{account_sid}:{auth_token}".encode()).decode()
         self._headers = {"Authorization": f"Basic {credentials}", "Content-Type": "application/x-www-form-urlencoded"}
+        self._records = Records(
+            http, url=self._url, authorization=self._headers["Authorization"], service=messaging_service_sid
+        )
 
     def hand_over(self, slice_: Sequence[Envelope], moment: Moment, deadline: float) -> list[Receipt]:
         receipts: list[Receipt] = []
@@ -66,6 +71,9 @@ class Twilio:
 
     def probe(self, seconds: float) -> list[Probe]:
         return probe(self._place, self._account, self._service, self._headers, seconds)
+
+    def look_up(self, doubtful: Sequence[Doubtful]) -> list[Sighting]:
+        return self._records.look_up(doubtful, _text)
 
     def close(self) -> None:
         self._http.close()
