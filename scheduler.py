@@ -62,11 +62,15 @@ def tick(runtime: Runtime) -> int:
         (1, actors.sort_feedback),
         (1, actors.brake),
         (5, actors.settle_doubt),
+        (2, actors.finish_erasures),
+        (10, actors.link_audit),
+        (60, actors.sweep),
         (20, actors.mirror),
         (120, actors.read_mailbox),
     )
     #: What a NOTIFY means; the tick alone would do, a second later.
-    heard = {"run": actors.plan, "due": actors.release, "engine": actors.release, "feedback": actors.sort_feedback}
+    heard = {"run": actors.plan, "due": actors.release, "engine": actors.release, "feedback": actors.sort_feedback,
+             "erasure": actors.finish_erasures}  # fmt: skip
 
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -219,6 +219,31 @@ class LinkRules(Definition):
     allowed_hosts: tuple[Annotated[str, BeforeValidator(_host)], ...] | None = None
 
 
+def _for_good(value: Any) -> Any:
+    return None if value == "for good" else value
+
+
+#: How long something is kept; "for good", None here: until its person is erased.
+Term = Annotated[
+    Annotated[Duration, Field(ge=timedelta(days=14))] | None,
+    BeforeValidator(_for_good),
+]
+
+
+class Retention(Definition):
+    """How long what is personal is kept, though nobody asked for its erasure; counted from when it settled or came.
+
+    Evidence of consent, suppressions, the audit and the rows of the ledger are kept for good: they are what a shop has
+    to prove, and what caps and `verify` count.
+    """
+
+    message_data: Term = timedelta(days=400)  # what the shop sent along with a message
+    feedback: Term = timedelta(days=400)  # events of providers, as they came
+    inbox: Term = timedelta(days=30)  # what providers sent and could never be sorted
+    replies: Term = timedelta(days=400)  # the words of texts
+    events: Term = timedelta(days=1100)  # items and properties of what the shop said happened
+
+
 class Storefront(Definition):
     """What of a system the shop sells with is taken how: Shopify, WooCommerce."""
 
@@ -241,6 +266,7 @@ class Shop(Definition):
     topics: dict[Name, Topic] = {}
     interests: InterestRules = InterestRules()
     links: LinkRules = LinkRules()
+    retention: Retention = Retention()
     shopify: Storefront = Storefront()
     woocommerce: Storefront = Storefront()
 

@@ -16,7 +16,7 @@ from people import add_person
 from small_workspace import FILES, write_workspace
 from sqlalchemy import Connection, Engine, text
 
-from dispatcher import clock, identity, messages, release, runs, unsubscribe
+from dispatcher import audit_chain, clock, identity, messages, release, rights, runs, unsubscribe
 from dispatcher.apply import apply
 from dispatcher.consent import ConsentChange, record
 from dispatcher.keys import KeyRing
@@ -89,6 +89,8 @@ def make_ledger(database: Engine, key_ring: KeyRing, home: Path) -> Ledger:
     shop.order("p00")
     shop.cancelled_campaign("hello")
     shop.plan("texts")  # and not sent yet
+    rights.erase(database, key_ring, people[7], by="test")
+    audit_chain.link_new(database)
     return Ledger(database, key_ring, home)
 
 

@@ -12,15 +12,17 @@ import structlog
 from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
+from dispatcher import audit_chain, doubt, mailboxes, mailroom, mirrors, rendering, rights, schedules, sending
 from dispatcher import brake as braking
-from dispatcher import doubt, mailboxes, mailroom, mirrors, rendering, schedules, sending
 from dispatcher import plan as planning
 from dispatcher import release as releasing
 from dispatcher import rescue as rescuing
+from dispatcher.errors import Refused
 from dispatcher.feedback import inbox
 from dispatcher.release import Ticket
+from dispatcher.rights import retention
 from workers import boot
-from workers.broker import DOUBT, FEEDBACK, HOUSEKEEPING, LANES, MIRRORS, PLAN, RELEASE, WATCH, wake
+from workers.broker import DOUBT, FEEDBACK, HOUSEKEEPING, LANES, MIRRORS, PLAN, RELEASE, RIGHTS, WATCH, wake
 
 log = structlog.get_logger()
 
@@ -163,3 +165,24 @@ def brake() -> None:
 def rescue() -> None:
     """Free what dead workers held."""
     rescuing.rescue(boot.hands().database)
+
+
+@dramatiq.actor(queue_name=RIGHTS)
+def finish_erasures() -> None:
+    """Destroy the keys of whom nothing is in flight any more."""
+    rights.finish_erasures(boot.hands().database, boot.hands().sender.key_ring)
+
+
+@dramatiq.actor(queue_name=RIGHTS)
+def sweep() -> None:
+    """Once a day, take what is kept no longer."""
+    try:
+        retention.sweep_if_due(boot.hands().database)
+    except Refused:  # somebody else sweeps right now
+        return
+
+
+@dramatiq.actor(queue_name=RIGHTS)
+def link_audit() -> None:
+    """Make what was recorded part of the chain over the audit."""
+    audit_chain.link_new(boot.hands().database)

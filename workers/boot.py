@@ -27,6 +27,7 @@ from workers.broker import (
     MIRRORS,
     PLAN,
     RELEASE,
+    RIGHTS,
     TRANSACTIONAL_LANES,
     WATCH,
     connect,
@@ -40,7 +41,7 @@ log = structlog.get_logger()
 GROUPS: dict[str, tuple[tuple[str, ...], int, int]] = {
     "marketing": (MARKETING_LANES, 2, 3),
     "transactional": (TRANSACTIONAL_LANES, 4, 5),
-    "control": ((RELEASE, PLAN, HOUSEKEEPING, FEEDBACK, WATCH, DOUBT, MIRRORS), 9, 1),
+    "control": ((RELEASE, PLAN, HOUSEKEEPING, FEEDBACK, WATCH, DOUBT, MIRRORS, RIGHTS), 10, 1),
 }
 #: How long a queue that was found empty is left alone at most.  What a person waits for is looked for more often.
 POLL_MILLISECONDS = {"marketing": 200, "transactional": 25, "control": 100}

@@ -18,6 +18,8 @@ RELEASE, PLAN, HOUSEKEEPING = "release", "plan", "housekeeping"
 #: What may take long stands in nobody's way: sorting feedback has a queue, and so have looking at how runs go, asking
 #: providers about what is in doubt, and what waits for their lists or a mailbox.
 FEEDBACK, WATCH, DOUBT, MIRRORS = "feedback", "watch", "doubt", "mirrors"
+#: Erasures, the chain over the audit, and what is kept no longer.
+RIGHTS = "rights"
 MARKETING_LANES = ("email.marketing", "sms.marketing")
 TRANSACTIONAL_LANES = ("email.transactional", "sms.transactional")
 LANES = (*MARKETING_LANES, *TRANSACTIONAL_LANES)

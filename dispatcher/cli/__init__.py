@@ -14,9 +14,11 @@ from typing import NoReturn
 import typer
 
 from dispatcher.cli import (
+    audits,
     campaigns,
     consents,
     contacts,
+    data_rights,
     explanations,
     imports,
     inbox,
@@ -51,7 +53,7 @@ app = typer.Typer(
 )
 for group in (workspaces, rooms, imports, segments, campaigns, triggers, runs, explanations, contacts, consents):
     group.add_to(app)
-for group in (suppressions, reviews, inbox, storefronts, templates, keys, rates, operations):
+for group in (suppressions, reviews, inbox, storefronts, templates, keys, rates, audits, data_rights, operations):
     group.add_to(app)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -202,7 +201,7 @@ def export(
     with door.transaction() as (runtime, connection):
         gathered = evidence.gather(connection, runtime.key_ring, contact, by=door.actor())
     if html is not None:
-        _write_privately(html, evidence.to_html(gathered))
+        door.write_privately(html, evidence.to_html(gathered))
         door.say(f"{html}: {len(gathered['events'])} pieces of evidence")
     if as_json:
         door.print_json(gathered)
@@ -210,18 +209,6 @@ def export(
         print(evidence.to_html(gathered))
     if not gathered["chain"]["verified"]:
         door.say("the chain of evidence is broken: dispatcher verify shows where")
-
-
-def _write_privately(path: Path, content: str) -> None:
-    from dispatcher.errors import Refused
-
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.fchmod(descriptor, 0o600)
-    except OSError as error:
-        raise Refused(f"{path} cannot be written: {error.strerror}") from error
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(content)
 
 
 def _topics(shop: Shop, channel: str, topic: str | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""contact show."""
+"""contact show, and the group that everything about one person is in."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dispatcher.cli import door
+from dispatcher.cli import data_rights, door
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -16,13 +16,12 @@ if TYPE_CHECKING:
 
 def add_to(app: typer.Typer) -> None:
     group = typer.Typer(help="One person we know of.", no_args_is_help=True)
-    group.callback()(_contact)
     group.command("show")(show)
+    group.command("export")(data_rights.export)
+    group.command("correct")(data_rights.correct)
+    group.command("erase")(data_rights.erase)
+    group.command("erase-again")(data_rights.erase_again)
     app.add_typer(group, name="contact")
-
-
-def _contact() -> None:
-    """Keeps `contact` a group while it has a single command."""
 
 
 def show(
@@ -41,7 +40,7 @@ def show(
         contact_id = find_contact(connection, runtime.key_ring, contact)
         found = _read(connection, runtime.key_ring, contact_id, reveal)
         if reveal:
-            audit.record(connection, door.actor(), "contact.reveal", found["contact"])
+            audit.record(connection, door.actor(), "contact.reveal", f"contact {contact_id}")
     if as_json:
         door.print_json(found)
         return
@@ -63,7 +62,7 @@ def _read(connection: Connection, key_ring: KeyRing, contact_id: int, reveal: bo
     """Return everything `contact show` shows, as JSON takes it."""
     from sqlalchemy import text
 
-    from dispatcher import consent, reports, suppression
+    from dispatcher import consent, reports, rights, suppression
     from dispatcher.contacts import open_personal
 
     row = connection.execute(text("SELECT * FROM contact WHERE id = :id"), {"id": contact_id}).one()
@@ -82,6 +81,7 @@ def _read(connection: Connection, key_ring: KeyRing, contact_id: int, reveal: bo
         "attributes": row.attributes,
         "paused_until": row.paused_until,
         "erased_at": row.erased_at,
+        "erasure": data_rights.shown_erasure(rights.erasure_state(connection, contact_id)),
         "consent": [held._asdict() for held in consent.state_of(connection, contact_id)],
         "suppressions": [
             {"channel": s.channel, "reason": s.reason, "scope": s.scope, "source": s.source, "created_at": s.created_at}

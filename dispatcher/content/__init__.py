@@ -11,7 +11,7 @@ from dispatcher.content.check import Finding, check_template
 from dispatcher.content.context import message_context, one_line
 from dispatcher.content.folder import meta_of, read_template_folder, template_hash
 from dispatcher.content.locales import closest_locale, normal_locale
-from dispatcher.content.pages import page_policy, render_evidence, render_page
+from dispatcher.content.pages import page_policy, render_evidence, render_export, render_page
 from dispatcher.content.plaintext import readable_source
 from dispatcher.content.preview import Preview, preview
 from dispatcher.content.sandbox import RenderFailed, TemplateInvalid
@@ -36,6 +36,7 @@ __all__ = [
     "read_template_folder",
     "readable_source",
     "render_evidence",
+    "render_export",
     "render_page",
     "sms_segments",
     "template_hash",

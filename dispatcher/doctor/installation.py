@@ -109,7 +109,7 @@ def check_runtime(runtime: Runtime) -> Iterator[Check]:
         for check in (_database, _durability, _time_zones, _clock, _skew, _shop):
             yield check(connection)
         yield from _postal_address(connection, runtime.settings)
-        for check in (_campaigns, _brake, _lanes, _accounts, _rooms, _lost, _waiting, _feedback, _asked_for):
+        for check in (_campaigns, _brake, _lanes, _accounts, _rooms, _lost, _waiting, _feedback, _asked_for, _erasures):
             yield check(connection)
         yield from _places(connection)
     yield Check("keys", "ok", "they are the ones this database was made with")
@@ -337,3 +337,15 @@ def _waiting(connection: Connection) -> Check:
     detail = f"{overdue:,} messages due for over 5 minutes, {unknown:,} of unknown outcome"
     to_do = "is a worker of their lane running, and is its rate enough? docs/operating.md says what unknown means"
     return Check("messages", "look", detail, to_do) if overdue or unknown else Check("messages", "ok", detail)
+
+
+def _erasures(connection: Connection) -> Check:
+    row = connection.execute(
+        text("""SELECT count(*) AS number, min(requested_at) < (
+                    SELECT clock_timestamp() + clock_offset - interval '10 minutes' FROM engine) AS long
+                FROM erasure WHERE done_at IS NULL""")
+    ).one()
+    if not row.long:
+        return Check("erasures", "ok", f"{row.number:,} in progress")
+    to_do = "is a control worker running? else a message of theirs is in the hands of a machine that is gone (above)"
+    return Check("erasures", "look", f"{row.number:,} in progress, one of them for over 10 minutes", to_do)

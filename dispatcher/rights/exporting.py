@@ -16,14 +16,14 @@ from uuid import UUID
 from cryptography.exceptions import InvalidTag
 from sqlalchemy import Connection, text
 
-from dispatcher import clock, consent, evidence, interests
+from dispatcher import audit, clock, consent, evidence, interests
 from dispatcher.contacts import personal_of
 from dispatcher.errors import Refused
 from dispatcher.instants import show_instant
 from dispatcher.keys import KeyRing
 from dispatcher.places import places_of
 from dispatcher.rights.erasing import erasure_state
-from dispatcher.rights.people import Family, family_of
+from dispatcher.rights.people import THEIR_FEEDBACK, THEIR_MESSAGES, Family, family_of
 from dispatcher.shop import load_shop
 from dispatcher.tables import contact
 
@@ -31,10 +31,10 @@ FORMAT = "dispatcher contact export"
 #: Rises when a section or a field changes its meaning or goes; new ones may come without.
 VERSION = 1
 
-#: Columns of `contact` that are ours and not theirs: keys, numbers of rows.  Every other one is exported.
+#: Columns of `contact` that are ours and not theirs: keys, numbers of rows and of order.  Every other one is exported.
 OWN_COLUMNS = frozenset(
     {"id", "data_key", "sealed", "email_address_id", "sms_address_id", "merged_into", "version", "phone_region"}
-)
+) | {column.name for column in contact.columns if column.name.endswith("_seq")}
 
 Json = dict[str, Any]
 
@@ -49,7 +49,7 @@ class _Whom:
     now: datetime
 
     def ask(self, query: str) -> list[Json]:
-        """Return the rows of a query about :ids, :addresses, :contact or :names, as plain JSON."""
+        """Return the rows of a query about :ids, :addresses or :contact, as plain JSON."""
         return [{name: plain(value) for name, value in row._mapping.items()} for row in self.read(query)]
 
     def read(self, query: str) -> Any:
@@ -57,8 +57,6 @@ class _Whom:
             "ids": list(self.family.ids),
             "addresses": list(self.family.addresses),
             "contact": self.family.contact_id,
-            "names": [name for number in self.family.ids for name in (str(number), f"contact {number}")],
-            "numbers": [str(number) for number in self.family.ids],
         }
         return self.connection.execute(text(query), found)
 
@@ -72,10 +70,10 @@ class _Whom:
             return None
 
 
-def export_contact(connection: Connection, key_ring: KeyRing, contact_id: int) -> Json:
+def export_contact(connection: Connection, key_ring: KeyRing, contact_id: int, *, by: str | None = None) -> Json:
     """Return everything we hold about the person behind this contact, as plain JSON; NotFound if there is none.
 
-    Personal data are opened: the caller writes to the audit who asked (`record_export`).
+    Personal data are opened, so `by` is written to the audit.  None: the caller has recorded who asked.
     """
     whom = _Whom(connection, key_ring, family_of(connection, contact_id), clock.read_now(connection))
     told: Json = {
@@ -84,6 +82,8 @@ def export_contact(connection: Connection, key_ring: KeyRing, contact_id: int) -
         "made_at": show_instant(whom.now),
         "shop": _shop_name(connection),
     }
+    if by is not None:
+        audit.record(connection, by, "contact.export", f"contact {whom.family.contact_id}", {})
     return told | {name: section(whom) for name, section in SECTIONS.items()}
 
 
@@ -209,7 +209,7 @@ def _interests(whom: _Whom) -> list[Json]:
 
 def _messages(whom: _Whom) -> list[Json]:
     """What was decided and sent.  The text is not kept; its template, by its hash, is."""
-    rows = whom.read("""
+    rows = whom.read(f"""
         SELECT m.id, r.name AS campaign, r.kind AS run_kind, t.name AS template, r.template_hash, m.channel, m.topic,
                m.class, m.status, m.reason, m.deferred_reason, m.facts, m.first_due_at, m.due_at, m.expires_at,
                m.authorised_at, m.handed_over_at, m.settled_at, m.provider, m.provider_ref, m.attempts,
@@ -217,10 +217,10 @@ def _messages(whom: _Whom) -> list[Json]:
                k.sealed AS own_links, s.data_key AS links_key,
                COALESCE((SELECT jsonb_agg(to_jsonb(p) - 'message_id' - 'worker_id' - 'authorise_seq' ORDER BY p.number)
                          FROM attempt p WHERE p.message_id = m.id), '[]') AS earlier_attempts
-        FROM message m JOIN contact c ON c.id = m.contact_id LEFT JOIN run r ON r.id = m.run_id
+        FROM {THEIR_MESSAGES} m JOIN contact c ON c.id = m.contact_id LEFT JOIN run r ON r.id = m.run_id
         LEFT JOIN template t ON t.hash = r.template_hash LEFT JOIN address a ON a.id = m.address_id
         LEFT JOIN tracked_message k ON k.message_id = m.id LEFT JOIN contact s ON s.id = k.contact_id
-        WHERE m.contact_id = ANY(:ids) ORDER BY m.id""")
+        ORDER BY m.id""")  # noqa: S608 - constants
     told = []
     for row in rows:
         message = _with(whom, row, "data")
@@ -231,13 +231,12 @@ def _messages(whom: _Whom) -> list[Json]:
 
 def _feedback(whom: _Whom) -> list[Json]:
     """What providers reported of their messages, and of their addresses where it named no message."""
-    rows = whom.read("""
+    rows = whom.read(f"""
         SELECT f.source, f.provider_event_id, f.kind, f.hard, f.code, f.message_id, f.occurred_at, f.received_at,
                f.flaw, f.link, l.destination AS link_led_to, f.bot, f.sealed,
                COALESCE(f.data_key, c.data_key) AS data_key
-        FROM feedback f LEFT JOIN contact c ON c.id = f.contact_id LEFT JOIN message m ON m.id = f.message_id
-        LEFT JOIN run_link l ON l.run_id = m.run_id AND l.number = f.link
-        WHERE f.contact_id = ANY(:ids) OR f.contact_id IS NULL AND f.address_id = ANY(:addresses) ORDER BY f.id""")
+        FROM {THEIR_FEEDBACK} f LEFT JOIN contact c ON c.id = f.contact_id LEFT JOIN message m ON m.id = f.message_id
+        LEFT JOIN run_link l ON l.run_id = m.run_id AND l.number = f.link ORDER BY f.id""")  # noqa: S608 - constants
     return [_with(whom, row, "as_it_came") for row in rows]
 
 
@@ -258,9 +257,8 @@ def _with(whom: _Whom, row: Any, name: str) -> Json:
 
 
 def _audit(whom: _Whom) -> list[Json]:
-    return whom.ask("""
-        SELECT at, actor, action, details FROM audit
-        WHERE subject = ANY(:names) OR action = 'contact.merge' AND details->>'loser' = ANY(:numbers) ORDER BY id""")
+    entries = audit.entries(whom.connection, contact_id=whom.family.contact_id)
+    return [plain({"at": e.at, "actor": e.actor, "action": e.action, "details": e.details}) for e in entries]
 
 
 def _erasure(whom: _Whom) -> Json | None:

@@ -21,7 +21,7 @@ from dispatcher.contacts.names import after_erasure
 from dispatcher.keys import KeyRing
 from dispatcher.locks import lock_addresses, lock_contacts
 from dispatcher.rights.erasing import ErasureState, in_flight, request_erasure, skip_pending, state_of_row
-from dispatcher.rights.people import Family, family_of
+from dispatcher.rights.people import THEIR_FEEDBACK, THEIR_MESSAGES, Family, family_of
 from dispatcher.tables import contact
 
 log = structlog.get_logger()
@@ -50,7 +50,13 @@ def finish_erasures(database: Engine, key_ring: KeyRing) -> int:
     """Finish every erasure of which nothing is in flight any more; return how many are done now that were not."""
     with database.connect() as connection:
         waiting = connection.scalars(text("SELECT id FROM erasure WHERE done_at IS NULL ORDER BY id")).all()
-    return sum(finish_erasure(database, key_ring, erasure_id).state == "done" for erasure_id in waiting)
+    done = 0
+    for erasure_id in waiting:
+        try:
+            done += finish_erasure(database, key_ring, erasure_id).state == "done"
+        except Exception as error:  # it concerns this one, not those behind it; it is tried again
+            log.error("erasure.not_finished", erasure=erasure_id, error=type(error).__name__)
+    return done
 
 
 def finish_erasure(database: Engine, key_ring: KeyRing, erasure_id: int) -> ErasureState:
@@ -102,10 +108,10 @@ _BLANK_CONTACTS = text(f"""
 
 # What is destroyed, in the order of the proof.  The facts of a decision may name a place; why it was "never" stays.
 _DESTROYED = {
-    "messages": text("""
+    "messages": text(f"""
         UPDATE message SET sealed = NULL, facts = CASE WHEN status = 'skipped' AND facts ? 'suppression'
             THEN jsonb_build_object('suppression', facts->'suppression') END
-        WHERE contact_id = ANY(:ids) AND (sealed IS NOT NULL OR facts IS NOT NULL)"""),
+        WHERE id IN (SELECT id FROM {THEIR_MESSAGES} m) AND (sealed IS NOT NULL OR facts IS NOT NULL)"""),  # noqa: S608
     "event_items": text("""
         DELETE FROM event_item WHERE event_id IN (SELECT id FROM event WHERE contact_id = ANY(:ids))"""),
     # The bare row stays: the shop's key is taken, and a flow that the event has ended must not begin again.
@@ -113,21 +119,26 @@ _DESTROYED = {
         UPDATE event SET properties = '{}', value = 0, body_hash = decode(repeat('00', 32), 'hex')
         WHERE contact_id = ANY(:ids)"""),
     "interests": text("DELETE FROM interest WHERE contact_id = ANY(:ids)"),
-    "feedback": text("""
+    "feedback": text(f"""
         UPDATE feedback SET sealed = NULL, data_key = NULL
-        WHERE sealed IS NOT NULL AND (contact_id = ANY(:ids)
-              OR contact_id IS NULL AND address_id = ANY(:addresses))"""),
+        WHERE sealed IS NOT NULL AND id IN (SELECT id FROM {THEIR_FEEDBACK} f)"""),  # noqa: S608
     "own_links": text("""
         UPDATE tracked_message SET sealed = NULL WHERE contact_id = ANY(:ids) AND sealed IS NOT NULL"""),
     "replies": text("""
-        UPDATE reply SET sealed = NULL, data_key = NULL
+        UPDATE reply SET sealed = NULL, data_key = NULL, review = CASE review WHEN 'open' THEN 'stop' ELSE review END
         WHERE sealed IS NOT NULL AND (contact_id = ANY(:ids)
               OR contact_id IS NULL AND address_id = ANY(:addresses))"""),
 }
 
 
+_SUPPRESSED = text("SELECT channel, encode(hash, 'hex') AS hash FROM address WHERE id = ANY(:ids) ORDER BY id")
+
+
 def _destroy(connection: Connection, key_ring: KeyRing, family: Family) -> dict[str, Any]:
-    """Destroy what can be read of the person; return what that was, in figures, and the fingerprints of the keys."""
+    """Destroy what can be read of the person; return what that was: figures, fingerprints of keys, keyed hashes.
+
+    By the latter two a restored backup can be told whom to erase again (`again`).
+    """
     keys = connection.scalars(
         text("SELECT data_key FROM contact WHERE id = ANY(:ids) AND data_key IS NOT NULL ORDER BY id"),
         {"ids": list(family.ids)},
@@ -139,7 +150,7 @@ def _destroy(connection: Connection, key_ring: KeyRing, family: Family) -> dict[
     connection.execute(_BLANK_CONTACTS, {"ids": list(family.ids)})
     return {
         "destroyed": {"contacts": len(family.ids), "data_keys": fingerprints, "personal_external_ids": names, **counts},
-        "suppressed_addresses": len(family.addresses),
+        "suppressed": [dict(row._mapping) for row in connection.execute(_SUPPRESSED, {"ids": list(family.addresses)})],
     }
 
 

@@ -10,8 +10,11 @@ from sqlalchemy import Connection, text
 from dispatcher.errors import NotFound
 
 _FAMILY = text("""
-    SELECT f.id FROM contact c JOIN contact f ON COALESCE(c.merged_into, c.id) IN (f.id, f.merged_into)
-    WHERE c.id = :id ORDER BY f.merged_into IS NOT NULL, f.id
+    WITH today AS (SELECT COALESCE(merged_into, id) AS id FROM contact WHERE id = :id)
+    SELECT id FROM (
+        SELECT id, 0 AS place FROM today
+        UNION ALL SELECT t.id, 1 FROM today JOIN contact t ON t.merged_into = today.id) f
+    ORDER BY place, id
 """)
 
 # What they have now, and what they had: of that only what is nobody else's by now.
@@ -34,6 +37,18 @@ _HOLDERS = text("""
     SELECT id FROM contact WHERE email_address_id = ANY(:addresses)
     UNION SELECT id FROM contact WHERE sms_address_id = ANY(:addresses) ORDER BY id
 """)
+
+
+#: Every message of the contacts :ids, as a table to select from.  Those of an audience are looked up run by run: an
+#: index by contact over the one table that grows without end would cost every plan what this costs once.
+THEIR_MESSAGES = """(
+    SELECT m.* FROM run r CROSS JOIN LATERAL (
+        SELECT m.* FROM message m WHERE m.run_id = r.id AND m.contact_id = ANY(:ids) AND m.client IS NULL OFFSET 0) m
+    UNION ALL SELECT m.* FROM message m WHERE m.client IS NOT NULL AND m.contact_id = ANY(:ids))"""
+#: What was reported of these, and of :addresses by who named no message.  A report with a contact has a message.
+THEIR_FEEDBACK = f"""(
+    SELECT f.* FROM {THEIR_MESSAGES} m JOIN feedback f ON f.message_id = m.id
+    UNION ALL SELECT f.* FROM feedback f WHERE f.contact_id IS NULL AND f.address_id = ANY(:addresses))"""  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,8 @@ message = Table(
     Index("message_address_history_idx", "address_id", "authorised_at", postgresql_where=AUTHORISED),
     Index("message_trouble_idx", "run_id", "status", postgresql_where=TROUBLE),
     Index("message_unknown_idx", "settled_at", postgresql_where=text("status = 'unknown'")),
+    Index("message_single_by_contact_idx", "contact_id", postgresql_where=text("client IS NOT NULL")),
+    Index("message_sealed_idx", "settled_at", postgresql_where=text("sealed IS NOT NULL")),
     one_of("channel", CHANNELS),
     one_of("class", CLASSES),
     one_of(

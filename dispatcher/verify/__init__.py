@@ -16,7 +16,7 @@ from dispatcher.definitions import Shop
 from dispatcher.errors import Refused
 from dispatcher.keys import KeyRing
 from dispatcher.shop import load_shop
-from dispatcher.verify import acceptance, accounting, life, limits, permission, places, timing
+from dispatcher.verify import acceptance, accounting, life, limits, permission, places, rights, timing
 from dispatcher.verify.provider_log import read_log
 from dispatcher.verify.report import Invariant, Report, Result, Subject, examine
 
@@ -45,6 +45,9 @@ INVARIANTS = (
     Invariant("INV-17", "no lane was faster than its rate", limits.rate_holds),
     Invariant("INV-18", "reports show the ledger's numbers", accounting.reports_agree),
     Invariant("INV-19", "no finished batch owns a pending message", life.nothing_forgotten_in_batches),
+    Invariant("INV-20", "of whom was erased nothing can be read, and nothing was authorised since",
+              rights.erased_for_good),
+    Invariant("INV-21", "the audit is what was written, and nothing of it is missing", rights.audit_is_whole),
 )  # fmt: skip
 
 

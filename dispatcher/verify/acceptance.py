@@ -145,7 +145,9 @@ def content_is_own(found: Examination) -> None:
         FROM verify_mention v JOIN address a ON a.channel = 'email' AND a.hash = v.hash
         JOIN verify_line l USING (line) JOIN message m ON m.id = l.message_id JOIN person mine ON mine.id = m.contact_id
         JOIN contact c ON c.id = mine.root
-        WHERE a.id IS DISTINCT FROM m.address_id AND a.id IS DISTINCT FROM c.email_address_id AND a.hash <> :own""",  # noqa: S608
+        WHERE a.id IS DISTINCT FROM m.address_id AND a.id IS DISTINCT FROM c.email_address_id AND a.hash <> :own
+          AND NOT (c.erased_at IS NOT NULL AND EXISTS (  -- it may have been theirs
+              SELECT FROM suppression s WHERE s.address_id = a.id AND s.reason = 'erasure'))""",  # noqa: S608
         own=own,
     )
     found.note("looks for the e-mail addresses we know; names are not looked for")

@@ -123,7 +123,7 @@ def _crowded(subject: Subject, cap: Cap, what: str) -> Iterator[Row[Any]]:
             SELECT h.id, h.history, h.topic, h.authorised_at, h.recent,
                    c.zone, c.country, c.subdivision, c.phone_region
             FROM h JOIN contact c ON c.id = h.contact_id
-            WHERE h.total > :max ORDER BY h.history, h.authorised_at, h.authorise_seq"""),  # noqa: S608 - constants
+            WHERE h.total > :max AND c.erased_at IS NULL ORDER BY h.history, h.authorised_at, h.authorise_seq"""),  # noqa: S608 - constants
             {**_scope(cap), **since(subject), "max": cap.max or 1},
             execution_options={"yield_per": 5_000},
         )

@@ -1,4 +1,4 @@
-"""The rights of people (erasure), and a chain over the audit."""
+"""The rights of people: erasure, what is kept no longer; and a chain over the audit."""
 
 from __future__ import annotations
 
@@ -45,6 +45,9 @@ INSERT INTO audit_head (id, number, hash) VALUES (1, 0, decode(repeat('00', 32),
 
 CREATE INDEX audit_action_id_idx ON audit (action, id);
 CREATE INDEX audit_subject_id_idx ON audit (subject, id);
+
+CREATE INDEX message_single_by_contact_idx ON message (contact_id) WHERE client IS NOT NULL;
+CREATE INDEX message_sealed_idx ON message (settled_at) WHERE sealed IS NOT NULL;
 
 CREATE TRIGGER audit_link_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_link
 FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();

@@ -14,13 +14,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 import typer.main
+from ledger_rows import add_message
 from name_server import name_server
 from people import add_person
 from small_workspace import FILES, write_workspace
@@ -118,7 +119,8 @@ def test_every_command_of_the_contract_is_there() -> None:
     promised = (
         "init, demo, up, serve, worker, schedule, apply, migrate, import contacts, import events, segment list, "
         "segment count, segment sample, campaign list, campaign simulate, campaign start, campaign pause, "
-        "campaign resume, campaign cancel, run list, run show, run export, explain, contact show, consent show, "
+        "campaign resume, campaign cancel, run list, run show, run export, explain, contact show, contact export, "
+        "contact correct, contact erase, contact erase-again, audit list, audit verify, consent show, "
         "consent request, consent grant, consent withdraw, consent export, suppression list, suppression add, "
         "suppression remove, template check, "
         "template preview, template send, key create, key list, key revoke, verify, doctor, stop-all, go-on, lost"
@@ -402,12 +404,116 @@ def test_a_lane_too_slow_for_a_campaign_refuses_its_start(shop: Run, database: E
 def test_personal_data_is_masked_unless_it_is_revealed_and_that_is_audited(shop: Run, database: Engine) -> None:
     masked = shop("contact", "show", "agreed", "--json").json
     assert masked["email"] == "a•••@p•••.example"
-    assert ("contact.reveal", "agreed") not in audited(database)
+    assert "contact.reveal" not in dict(audited(database))
 
     revealed = shop("contact", "show", "agreed", "--reveal", "--json").json
     assert revealed["email"] == "agreed@people.example"
-    assert audited(database)[-1] == ("contact.reveal", "agreed")
+    assert audited(database)[-1][0] == "contact.reveal"
     assert "agreed@people.example" not in shop("contact", "show", "agreed").out
+
+
+def test_a_person_gets_everything_there_is_about_them_and_that_is_audited(shop: Run, database: Engine) -> None:
+    told = shop("contact", "export", "agreed").out
+    assert json.loads(told)["contact"]["email"] == "agreed@people.example"
+
+    written = shop("contact", "export", "agreed", "--format", "html", "-o", "agreed.html")
+
+    assert written.out == ""
+    assert written.err == "agreed.html: 0 messages, 0 events, 1 consent evidence\n"
+    page = Path("agreed.html")
+    assert page.stat().st_mode & 0o777 == 0o600
+    assert "agreed@people.example" in page.read_text(encoding="utf-8")
+    assert [action for action, _ in audited(database)][-2:] == ["contact.export"] * 2
+    assert "agreed@" not in str(audited(database))
+
+
+def test_a_contact_is_corrected_and_the_audit_names_the_fields_only(shop: Run, database: Engine) -> None:
+    done = shop("contact", "correct", "agreed", "--set", "email=New@People.example", "--set", "locale=pt-BR")
+    assert (done.code, done.err) == (0, "changed: email, locale\n")
+
+    told = shop("contact", "show", "agreed", "--reveal", "--json").json
+    assert (told["email"], told["locale"]) == ("new@people.example", "pt-BR")
+    assert shop("consent", "show", "agreed", "--json").json[0]["for_present_address"] is False
+    [entry] = shop("audit", "list", "--action", "contact.correct", "--json").json
+    assert entry["details"] == {"fields": ["email", "locale"]}
+    assert shop("contact", "correct", "agreed", "--set", "locale=pt-BR").err == "unchanged: locale\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("shoe=44", "a contact has no field shoe; there are email, phone, first_name, last_name"),
+        ("email=nobody", "email is not an e-mail address"),
+        ("zone=Nowhere", "timezone is not a time zone"),
+    ],
+)
+def test_what_is_no_correction_is_refused(shop: Run, value: str, said: str) -> None:
+    refused = shop("contact", "correct", "agreed", "--set", value)
+
+    assert refused.code == 1
+    assert refused.err.startswith(said)
+    assert "nobody" not in refused.err
+
+
+def test_a_person_is_erased_for_good_and_the_audit_has_the_proof(shop: Run) -> None:
+    assert shop("contact", "erase", "agreed").err.endswith("Nobody is at a terminal to answer; say --yes\n")
+    assert shop("contact", "show", "agreed", "--json").json["erasure"] is None
+
+    assert shop("contact", "erase", "agreed", "--yes").err.startswith("erased at ")
+    assert shop("contact", "erase", "agreed").err.startswith("erased at ")
+    assert shop("contact", "erase", "agreed", "--json").json["state"] == "done"
+    Path("proofs.json").write_text(shop("audit", "list", "--action", "erasure.done", "--json").out)
+    again = shop("contact", "erase-again", "proofs.json", "--json").json
+    assert again == {"proofs": 1, "erased": 0, "suppressed": 0, "in_progress": 0}
+
+    told = shop("contact", "show", "agreed", "--json").json
+    assert (told["erasure"]["state"], told["email"]) == ("done", None)
+    actions = [entry["action"] for entry in shop("audit", "list", "--action", "erasure", "--json").json]
+    assert actions == ["erasure.requested", "erasure.done"]
+    assert "erasure.done" in shop("audit", "list", "--contact", "agreed").out
+
+
+def test_an_erasure_waits_for_what_is_in_flight(shop: Run, database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dispatcher.rights.finishing.LONGEST_WAIT", timedelta(0))
+    with database.begin() as connection:
+        row = connection.execute(
+            text("SELECT id, email_address_id FROM contact WHERE external_id = 'agreed'")
+        ).one()  # fmt: skip
+        add_message(connection, row.id, row.email_address_id, status="sending")
+
+    assert shop("contact", "erase", "agreed", "--yes").err.startswith("in progress")
+    assert shop("contact", "show", "agreed", "--json").json["erasure"]["state"] == "in progress"
+    with database.begin() as connection:
+        connection.execute(text("UPDATE erasure SET requested_at = requested_at - interval '11 minutes'"))
+        connection.execute(text("UPDATE campaign SET active = false WHERE definition = '{}'"))
+    [erasures] = [check for check in shop("doctor", "--offline", "--json").json if check["name"] == "erasures"]
+    assert (erasures["verdict"], erasures["detail"]) == ("look", "1 in progress, one of them for over 10 minutes")
+
+
+def test_what_is_kept_too_long_is_shown_and_taken(shop: Run) -> None:
+    told = shop("retention", "--dry-run", "--json").json
+    assert told["dry_run"] is True
+    assert {rule["name"]: rule["kept_days"] for rule in told["rules"]}["events"] == 1100
+    assert shop("audit", "list", "--action", "retention", "--json").json == []
+
+    assert "events of providers as they came" in shop("retention").out
+    assert len(shop("audit", "list", "--action", "retention", "--json").json) == 1
+
+
+def test_who_touches_the_audit_is_found(shop: Run, database: Engine) -> None:
+    whole = shop("audit", "verify")
+    assert whole.code == 0
+    assert "each as it was written; the newest link is " in whole.out
+    told = shop("audit", "verify", "--json").json
+    assert (told["ok"], told["not_linked"], told["findings"]) == (True, 0, [])
+
+    with database.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(text("UPDATE audit SET actor = 'somebody else' WHERE id = 1"))
+
+    assert shop("audit", "verify").out == "audit entry 1 was changed after it was linked\n"
+    assert shop("audit", "verify").code == 1
+    assert shop("verify").code == 1
 
 
 def test_consent_is_shown_granted_and_withdrawn_for_good(shop: Run, database: Engine) -> None:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from ledger_rows import add_message, settle
 from people import add_person, say
 from sqlalchemy import Connection, Engine, text
 
-from dispatcher import clock, consent, identity, suppression, unsubscribe
+from dispatcher import audit, clock, consent, identity, messages, replies, suppression, unsubscribe
 from dispatcher.consent import ConsentChange
 from dispatcher.contacts import Particulars, ensure_contacts, find_contact, personal_of, save_contact, save_contacts
-from dispatcher.errors import NotFound
+from dispatcher.errors import NotFound, Refused
 from dispatcher.events import Event, Item, record_events
+from dispatcher.feedback.inbox import Mail
+from dispatcher.feedback.recording import record
+from dispatcher.feedback.report import Kind, Report
 from dispatcher.keys import KeyRing
 from dispatcher.rights import erase, erasure_state, finish_erasures, request_erasure
+from dispatcher.rights.again import Again, erase_again
 from dispatcher.rights.finishing import fingerprint
 from dispatcher.tokens import WayOut
 
@@ -154,6 +160,16 @@ def test_the_proof_names_the_key_and_nobody(database: Engine, key_ring: KeyRing,
     assert state.proof["destroyed"] == done.details["destroyed"]
 
 
+def test_one_that_cannot_be_finished_holds_up_nobody(database: Engine, key_ring: KeyRing, ana: int) -> None:
+    with database.begin() as connection:
+        bea = add_person(connection, key_ring, "bea")
+        for contact_id in (ana, bea):
+            request_erasure(connection, key_ring, contact_id, by="test")
+        connection.execute(text("UPDATE contact SET data_key = sha256('x') WHERE id = :id"), {"id": ana})
+
+    assert finish_erasures(database, key_ring) == 1
+
+
 def test_erasing_twice_is_once(database: Engine, key_ring: KeyRing, ana: int) -> None:
     first = erase(database, key_ring, ana, by="test")
 
@@ -275,6 +291,57 @@ def test_an_event_of_theirs_is_refused_and_leaves_nothing(database: Engine, key_
     assert "Ana Pop" not in everything(database)
 
 
+@pytest.mark.parametrize("words", ["STOP", "please stop, I am Ana Pop", "START", "HELP", "thank you, Ana Pop"])
+def test_a_text_of_theirs_is_heeded_and_leaves_no_words(
+    database: Engine, key_ring: KeyRing, ana: int, words: str
+) -> None:
+    erase(database, key_ring, ana, by="test")
+    body = urlencode({"MessageSid": "SM1", "From": PHONE, "Body": words}).encode()
+
+    replies.take(database, key_ring, Mail("twilio.inbound", body, "", "", datetime.now(UTC)))
+
+    with database.connect() as connection:
+        row = connection.execute(text("SELECT sealed, data_key, contact_id, review FROM reply")).one()
+        reasons = {
+            one.reason
+            for address_id in connection.scalars(text("SELECT id FROM address WHERE channel = 'sms'"))
+            for one in suppression.suppressions_of(connection, address_id)
+        }
+    assert tuple(row) == (None, None, None, None)
+    assert reasons == {"erasure", "stop"} if "stop" in words.lower() else {"erasure"}
+
+
+@pytest.mark.parametrize("known_by", ["message", "address"])
+def test_a_report_on_them_moves_its_message_and_leaves_nothing_to_read(
+    database: Engine, key_ring: KeyRing, ana: int, known_by: str
+) -> None:
+    with database.begin() as connection:
+        message_id = add_message(connection, ana, address(connection, ana), status="sent")
+    erase(database, key_ring, ana, by="test")
+    report = Report(
+        "sendgrid", "email", "1", {"ip": "192.0.2.7"}, Kind.BOUNCED, hard=True, suppress="hard_bounce",
+        message_id=message_id if known_by == "message" else None, address=EMAIL,
+    )  # fmt: skip
+
+    record(database, key_ring, [report])
+
+    assert value(database, "SELECT count(*) FROM feedback WHERE sealed IS NULL AND data_key IS NULL") == 1
+    if known_by == "message":
+        assert value(database, "SELECT status FROM message WHERE id = :id", id=message_id) == "bounced"
+
+
+def test_a_message_asked_for_by_the_shop_is_refused(database: Engine, key_ring: KeyRing, ana: int) -> None:
+    with database.begin() as connection:
+        request_erasure(connection, key_ring, ana, by="test")  # in progress is enough
+        connection.execute(
+            text("""INSERT INTO template (hash, channel, name, files)
+                    VALUES ('h', 'email', 'order', '{"meta.yaml": "class: transactional"}')""")
+        )
+    wish = messages.Wish("order", "email", "ana", {"total": "15.30"})
+    with database.begin() as connection, pytest.raises(NotFound):
+        messages.submit(connection, key_ring, wish, client="shop", idempotency_key="k")
+
+
 def test_their_old_link_still_says_goodbye(database: Engine, key_ring: KeyRing, ana: int) -> None:
     with database.connect() as connection:
         way_out = WayOut(ana, "email", "offers", address(connection, ana))
@@ -357,3 +424,63 @@ def test_a_grant_made_meanwhile_does_not_survive(database: Engine, key_ring: Key
 
     with database.connect() as connection:
         assert {held.state for held in consent.state_of(connection, ana)} == {"withdrawn"}
+
+
+# --- after a restore
+
+
+def proofs(database: Engine) -> list[dict[str, Any]]:
+    with database.connect() as connection:
+        entries = audit.entries(connection, action="erasure.done")
+    return [json.loads(json.dumps(entry._asdict(), default=str)) for entry in entries]
+
+
+def test_a_restored_backup_is_told_whom_to_erase_again(database: Engine, key_ring: KeyRing, ana: int) -> None:
+    with database.connect() as connection:
+        [row] = connection.execute(text("SELECT data_key, sealed, email_address_id FROM contact"))
+    erase(database, key_ring, ana, by="test")
+    kept = proofs(database)
+    with database.begin() as connection:  # as the backup has her
+        connection.execute(text("DELETE FROM erasure"))
+        connection.execute(text("DELETE FROM suppression"))
+        connection.execute(
+            text("UPDATE contact SET erased_at = NULL, data_key = :data_key, sealed = :sealed"),
+            {"data_key": row.data_key, "sealed": row.sealed},
+        )
+
+    assert erase_again(database, key_ring, kept, by="test") == Again(1, erased=1, suppressed=2, in_progress=0)
+
+    assert value(database, "SELECT count(*) FROM contact WHERE data_key IS NOT NULL") == 0
+    assert erase_again(database, key_ring, kept, by="test") == Again(1, erased=0, suppressed=0, in_progress=0)
+
+
+def test_who_has_the_number_of_somebody_erased_is_left_alone(database: Engine, key_ring: KeyRing, ana: int) -> None:
+    """After a restore the ledger gives the same numbers to other people, but not their keys."""
+    erase(database, key_ring, ana, by="test")
+    [proof] = proofs(database)
+    with database.begin() as connection:
+        bea = add_person(connection, key_ring, "bea")
+
+    erase_again(database, key_ring, [proof | {"subject": f"contact {bea}"}], by="test")
+
+    assert value(database, "SELECT data_key IS NOT NULL FROM contact WHERE id = :id", id=bea)
+
+
+def test_who_came_after_the_backup_is_unmailed_when_imported_again(
+    database: Engine, key_ring: KeyRing, ana: int
+) -> None:
+    erase(database, key_ring, ana, by="test")
+    kept = proofs(database)
+    with database.begin() as connection:
+        connection.execute(text("DELETE FROM suppression"))
+        connection.execute(text("UPDATE address SET hash = sha256(hash)"))  # the backup knows nothing of her
+
+    erase_again(database, key_ring, kept, by="test")
+
+    with database.begin() as connection:
+        assert save_contact(connection, key_ring, Particulars("ana-2", email=EMAIL)).outcome == "erased"
+
+
+def test_what_is_no_proof_is_refused_before_anything_is_done(database: Engine, key_ring: KeyRing, ana: int) -> None:
+    with pytest.raises(Refused, match="entry 7 is not the proof of an erasure"):
+        erase_again(database, key_ring, [{"id": 7, "action": "erasure.done", "subject": "x", "details": {}}], by="test")

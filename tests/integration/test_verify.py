@@ -35,7 +35,7 @@ def test_a_ledger_that_the_product_wrote_holds_with_its_log_and_without(ledger: 
         without = verify(connection, ledger.key_ring)
 
     assert with_log.ok
-    assert [result.name for result in with_log.results] == [f"INV-{number}" for number in range(1, 20)]
+    assert [result.name for result in with_log.results] == [f"INV-{number}" for number in range(1, 22)]
     assert {result.status for result in with_log.results} == {"holds"}
     assert all(result.checked > 0 for result in with_log.results)
     assert without.ok
@@ -71,7 +71,7 @@ def test_a_report_can_be_written_as_json_and_names_nobody(ledger: Ledger, tmp_pa
     assert not report.ok
     assert {"INV-3", "INV-14", "INV-15"} <= {r["name"] for r in report.as_json()["invariants"] if r["findings_total"]}
     assert all(secret not in shown for secret in ("people.example", "+4477", "First"))
-    assert [message.split(":")[0] for message in told] == [f"INV-{number}" for number in range(1, 20)]
+    assert [message.split(":")[0] for message in told] == [f"INV-{number}" for number in range(1, 22)]
 
 
 def test_all_findings_are_counted_and_only_the_first_are_shown(ledger: Ledger) -> None:
@@ -107,6 +107,9 @@ def new_rules(path: str, value: str) -> str:
 def with_cap(cap: str) -> str:
     return new_rules("{caps}", f"[{cap}]")
 
+
+GONE = "erased_at IS NOT NULL"
+THEIRS = f"contact_id = (SELECT id FROM contact WHERE {GONE}) AND status = 'sent'"
 
 BROKEN = [
     ("INV-1", "has 2 messages by email", (*NO_UNIQUENESS, *copied("message", ONE_SENT, "id = gen_random_uuid()"))),
@@ -263,6 +266,29 @@ BROKEN = [
     ("INV-19", "which belongs to another run", (
         "UPDATE batch SET run_id = (SELECT id FROM run WHERE name = 'third') WHERE state = 'ready'",
     )),
+    ("INV-20", "is sealed under a key that is there", (f"UPDATE contact SET data_key = '\\x00' WHERE {GONE}",)),
+    ("INV-20", "has an address", (f"UPDATE contact SET sms_address_id = 1 WHERE {GONE}",)),
+    ("INV-20", "has attributes or a place", (f"UPDATE contact SET zone = 'Europe/London' WHERE {GONE}",)),
+    ("INV-20", "has a message with data", (f"UPDATE message SET sealed = '\\x00' WHERE {THEIRS}",)),
+    ("INV-20", "has a message on the wire", (f"UPDATE message SET status = 'sending' WHERE {THEIRS}",)),
+    ("INV-20", "has interests", (
+        f"INSERT INTO interest SELECT id, 'christmas', 1, 90 FROM contact WHERE {GONE}",
+    )),
+    ("INV-20", "was authorised after erasure", (
+        f"UPDATE message SET authorise_seq = nextval('order_seq') WHERE {THEIRS}",
+    )),
+    ("INV-20", "has an e-mail address that was erased", (
+        f"""UPDATE contact SET email_address_id = (SELECT address_id FROM message WHERE {THEIRS} LIMIT 1)
+            WHERE external_id = 'p00'""",
+    )),
+    ("INV-20", "the audit has no proof", ("DELETE FROM audit WHERE action = 'erasure.done'",)),
+    ("INV-21", "was changed after it was linked", ("UPDATE audit SET actor = 'nobody' WHERE id = 1",)),
+    ("INV-21", "audit entry 1 was deleted", ("DELETE FROM audit WHERE id = 1",)),
+    ("INV-21", "links 1 to 1 of the audit are missing", ("DELETE FROM audit_link WHERE number = 1",)),
+    ("INV-21", "are missing at the end", (
+        "DELETE FROM audit_link WHERE number = (SELECT max(number) FROM audit_link)",
+    )),
+    ("INV-21", "the audit can be changed", ("ALTER TABLE audit DISABLE TRIGGER audit_append_only",)),
 ]  # fmt: skip
 
 

@@ -11,10 +11,11 @@ import pytest
 import typer
 
 from dispatcher.cli import app
-from dispatcher.definitions import Campaign, Shop, TemplateMeta, Trigger
+from dispatcher.definitions import Campaign, Retention, Shop, TemplateMeta, Trigger
 from dispatcher.gates import GATES, Reason
 from dispatcher.imports.mapping import Mapping
 from dispatcher.lifecycle import MOVES, Status
+from dispatcher.rights.data_map import DATA_MAP
 from dispatcher.settings import Settings
 from dispatcher.triggers.arrivals import Outcome
 from segments.definition import parse_segment
@@ -157,6 +158,25 @@ def test_every_decision_is_listed_and_says_what_was_rejected() -> None:
 @pytest.mark.parametrize("example", fenced("segments.md", "yaml"))
 def test_the_segments_that_are_shown_are_right(example: str) -> None:
     assert parse_segment(example, "docs/segments.md").name
+
+
+def test_the_data_map_is_the_one_the_engine_goes_by() -> None:
+    page = text_of("docs", "privacy.md")
+    for name, held in DATA_MAP.items():
+        if held.not_exported == "it names no person":
+            assert f"`{name}`" in page.partition("Nobody's: ")[2].partition("\n")[0]
+            continue
+        shown = ", ".join(f"`{section}`" for section in held.exported_as) or f"not: {held.not_exported}"
+        assert f"| `{name}` | {held.about} | {shown} | {held.erased} | {held.kept} |" in page
+    for name in (name for held in DATA_MAP.values() for name in held.exported_as):
+        assert f"`{name}`" in page.partition("| section | holds |")[2].partition("## ")[0], name
+
+
+def test_every_term_of_retention_is_explained_with_its_default() -> None:
+    page = text_of("docs", "privacy.md")
+    for name, term in Retention().model_dump(mode="json").items():
+        assert f"| `{name}` | {term} |" in page
+        assert f'{name} = "{term}"' in page
 
 
 def test_the_shop_that_is_shown_is_right() -> None:
