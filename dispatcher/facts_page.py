@@ -29,6 +29,7 @@ from dispatcher.triggers import exits
 _CONTACTS = """
 WITH page AS MATERIALIZED (
     SELECT c.id, c.external_id, c.zone, c.country, c.subdivision, c.phone_region, c.paused_until, c.merged_into,
+           CAST(c.quiet_hours AS text) AS quiet_hours,
            CASE WHEN c.erased_at IS NULL THEN COALESCE(c.{channel}_address_id, s.{channel}_address_id) END AS address_id
     FROM contact c LEFT JOIN contact s ON s.id = c.merged_into AND s.erased_at IS NULL
     WHERE c.id = ANY(CAST(:contact_ids AS bigint[]))
@@ -36,7 +37,7 @@ WITH page AS MATERIALIZED (
     SELECT s.address_id, array_agg(ARRAY[s.reason, s.scope] ORDER BY s.id) AS suppressions
     FROM suppression s WHERE s.address_id IN (SELECT address_id FROM page) GROUP BY s.address_id
 ){more_tables}
-SELECT c.id, c.external_id, c.zone, c.country, c.subdivision, c.phone_region, c.paused_until,
+SELECT c.id, c.external_id, c.zone, c.country, c.subdivision, c.phone_region, c.paused_until, c.quiet_hours,
        c.address_id, a.state AS address_state, s.suppressions,
        k.state AS consent, k.address_id AS consent_address_id, k.confirmed, k.effective_at, k.expires_at, k.event_id,
        k.basis AS consent_basis, c.merged_into, {more_columns}
@@ -224,12 +225,12 @@ def _facts(
 ) -> Facts:
     """Return the facts of one row, unpacked by position: this runs once for every contact of every audience."""
     (
-        contact_id, external_id, zone, country, subdivision, phone_region, paused_until,
+        contact_id, external_id, zone, country, subdivision, phone_region, paused_until, quiet_hours,
         address_id, address_state, suppressions,
         consent, consent_address_id, confirmed, effective_at, consent_expires_at, event_id,
         consent_basis, merged_into, duplicate_of, to_contact, to_address, rivals, *_,
     ) = tuple(row)  # fmt: skip
-    here = rules.here(zone, country, subdivision, phone_region)
+    here = rules.here(zone, country, subdivision, phone_region, quiet_hours if order.facts.marketing else None)
     return Facts(
         order.facts,
         contact_id,

@@ -12,10 +12,11 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from dispatcher import own_hours
 from dispatcher.caps import rivals_for, room_under
 from dispatcher.facts import Facts
 from dispatcher.places import TZDATA_VERSION
-from dispatcher.quiet_hours import Opening, in_effect, next_opening, unknown_calendars
+from dispatcher.quiet_hours import HORIZON, Opening, in_effect, next_opening, unknown_calendars
 
 
 class Reason(StrEnum):
@@ -191,24 +192,34 @@ def _place_objection(facts: Facts, now: datetime) -> str | None:
         return None
     if missing := unknown_calendars(facts.silences):
         return f"there is no calendar of holidays for {', '.join(missing)}"
-    if next_opening(now, facts.silences, facts.run.guard) is None:
+    if next_opening(now, facts.silences, facts.run.guard) is None and not _only_they_object(facts, now):
         return "no hour within nine days suits every place they may be in"
     return None
+
+
+def _only_they_object(facts: Facts, now: datetime) -> bool:
+    """Whether there would be an opening, but for the person's own quiet hours: that says nothing of the place."""
+    others = tuple(local for local in facts.silences if local.source != own_hours.SOURCE)
+    return others != facts.silences and next_opening(now, others, facts.run.guard) is not None
 
 
 def outside_quiet_hours(facts: Facts, now: datetime) -> Verdict:
     if not facts.silences or not facts.run.heeds_quiet_hours:
         return SEND
     opening = next_opening(now, facts.silences, facts.run.guard)
-    if opening is None or opening.opens_at == now:  # none at all: `place_known` has objected
+    if opening is None and not _only_they_object(facts, now):  # `place_known` has objected
         return SEND
-    shown = {
+    if opening is not None and opening.opens_at == now:
+        return SEND
+    shown: dict[str, Any] = {
         "zones": facts.places.zones,
         "known_from": facts.places.known_from,
         "windows": tuple(dict.fromkeys(local.source for local in facts.silences)),
         "in_effect": in_effect(now, facts.silences, facts.run.guard),
         "tzdata": TZDATA_VERSION,
     }
+    if opening is None:
+        return Defer(now + HORIZON, Reason.QUIET_HOURS, shown)
     until = _spread_over(opening, facts)
     return Defer(until, Reason.QUIET_HOURS, shown | {"opens_at": opening.opens_at, "closes_at": opening.closes_at})
 

@@ -72,7 +72,7 @@ def _hold_pages(connection: Connection, survivor_id: int, loser_id: int) -> None
 def _read(connection: Connection, contact_id: int) -> Row[Any]:
     return connection.execute(
         text("""SELECT id, external_id, locale, country, subdivision, zone, attributes, data_key, sealed, paused_until,
-                       erased_at, phone_region, email_address_id, sms_address_id
+                       CAST(quiet_hours AS text) AS quiet_hours, erased_at, phone_region, email_address_id, sms_address_id
                 FROM contact WHERE id = :id"""),
         {"id": contact_id},
     ).one()
@@ -91,6 +91,11 @@ def _fill_blanks(connection: Connection, key_ring: KeyRing, survivor: Row[Any], 
     connection.execute(
         text(f"""UPDATE contact SET version = version + 1, sealed = :sealed, attributes = CAST(:attributes AS jsonb),
                         paused_until = GREATEST(paused_until, :paused_until),
+                        paused_seq = CASE WHEN :paused_until > COALESCE(paused_until, '-infinity')
+                                          THEN nextval('order_seq') ELSE paused_seq END,
+                        quiet_hours = NULLIF(COALESCE(quiet_hours, '[]') || CAST(:quiet_hours AS jsonb), '[]'),
+                        quiet_hours_seq = CASE WHEN :quiet_hours <> '[]' THEN nextval('order_seq')
+                                               ELSE quiet_hours_seq END,
                         {", ".join(f"{name} = COALESCE({name}, :{name})" for name in _PLAIN_FIELDS)}
                  WHERE id = :id"""),  # noqa: S608 - names of columns
         {
@@ -98,6 +103,7 @@ def _fill_blanks(connection: Connection, key_ring: KeyRing, survivor: Row[Any], 
             "sealed": filled.seal(data_key),
             "attributes": orjson.dumps(loser.attributes | survivor.attributes).decode(),
             "paused_until": loser.paused_until,
+            "quiet_hours": loser.quiet_hours or "[]",  # of both: silence is never loosened
             **{name: getattr(loser, name) for name in _PLAIN_FIELDS},
             "phone_region": None if survivor.sms_address_id else loser.phone_region,  # it goes with its number
         },

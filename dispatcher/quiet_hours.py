@@ -21,7 +21,7 @@ from dispatcher.hours import WEEKDAYS
 #: Between our decision and the provider's, bytes travel: the message must still be welcome this much later.
 GUARD = {"email": timedelta(minutes=5), "sms": timedelta(minutes=15)}
 
-_HORIZON = timedelta(days=9)  # beyond the longest expiry nothing needs an answer
+HORIZON = timedelta(days=9)  #: beyond the longest expiry nothing needs an answer
 _LOOK_BACK = timedelta(days=2)
 _WHOLE_DAY = Silence(start=time(0), end=time(0))
 
@@ -61,7 +61,7 @@ def next_opening(now: datetime, silences: tuple[LocalSilence, ...], guard: timed
         if at + guard < starts[following]:
             return Opening(at, starts[following])
         at = max(at, ends[following])
-    return Opening(at, None) if at < now + _HORIZON else None
+    return Opening(at, None) if at < now + HORIZON else None
 
 
 @lru_cache(maxsize=2048)
@@ -89,7 +89,7 @@ def _merged(silences: tuple[LocalSilence, ...], day: date) -> tuple[tuple[dateti
 def _intervals(local: LocalSilence, day: date) -> Iterator[tuple[datetime, datetime]]:
     """Yield every silence that begins on one of the local days around `day`."""
     zone = ZoneInfo(local.zone)
-    days = [day + timedelta(days=offset) for offset in range(-_LOOK_BACK.days, _HORIZON.days + 3)]
+    days = [day + timedelta(days=offset) for offset in range(-_LOOK_BACK.days, HORIZON.days + 3)]
     holidays = _holidays(local.holidays, days[0].year, days[-1].year + 1)
     for local_day in days:
         if local_day in holidays:

@@ -1,4 +1,4 @@
-"""What must be kept for a contact: the silences and caps of every place they may be in, and the shop's own.
+"""What must be kept for a contact: the silences and caps of every place they may be in, the shop's own, and theirs.
 
 Every row that could apply is kept, in every candidate zone: of the country and of the part, of the address and of the
 phone.  Where no part of a country is known, the row for that case holds, or every part's.  The default row is for texts
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cache, lru_cache
 
-from dispatcher import calendars
+from dispatcher import calendars, own_hours
 from dispatcher.contact_windows.rows import (
     DEFAULT_ROW,
     Row,
@@ -30,8 +30,9 @@ from dispatcher.quiet_hours import LocalSilence
 __all__ = ["Here", "LocalRules", "Row", "load_rows", "local_rules", "longest_law_window", "rows_in_force"]
 
 Changes = tuple[tuple[str, WindowChange], ...]
-#: What the columns of a contact say of places: zone, country, subdivision, phone region.
-Key = tuple[str | None, str | None, str | None, str | None]
+#: What the columns of a contact say of places: zone, country, subdivision, phone region;
+#: and the person's own quiet hours, as they are stored.
+Key = tuple[str | None, str | None, str | None, str | None, str | None]
 
 _FIRST_TO_SEE_A_DAY = timedelta(hours=14)
 
@@ -72,14 +73,17 @@ class LocalRules:
         self._shared: dict[Silences, Silences] = {}  # most keys have the silences of another: one object for them
         self._compiled: dict[str, tuple[tuple[Silence, ...], tuple[Silence, ...]]] = {}
 
-    def here(self, zone: str | None, country: str | None, subdivision: str | None, phone_region: str | None) -> Here:
-        """Return what holds for a contact of whom this is known."""
-        key = (zone, country, subdivision, phone_region)
+    def here(
+        self, zone: str | None, country: str | None, subdivision: str | None, phone_region: str | None,
+        own: str | None = None,
+    ) -> Here:  # fmt: skip
+        """Return what holds for a contact of whom this is known; `own`: their own quiet hours, as stored."""
+        key = (zone, country, subdivision, phone_region, own)
         found = self._known.get(key)
         if found is None:
-            places = places_of(*key, self._shop_countries)
+            places = places_of(*key[:4], self._shop_countries)
             applied = list(self.rows_at(places))
-            silences = Silences(dict.fromkeys(self._silences(places, applied)))
+            silences = Silences(dict.fromkeys((*self._silences(places, applied), *_own(places, own))))
             silences = self._shared.setdefault(silences, silences)
             found = self._known[key] = Here(places, silences, tuple(dict.fromkeys(self._caps(applied))))
         return found
@@ -126,6 +130,12 @@ class LocalRules:
                 name = f"law-{row.id.lower()}" + (f"-{number}" if len(row.caps) > 1 else "")
                 topics = (self._topic,) if cap.same_topic and self._topic else None
                 yield Cap(name=name, max=cap.max, window=cap.window, channels=(self._channel,), topics=topics)  # type: ignore[arg-type]
+
+
+def _own(places: Places, own: str | None) -> Iterator[LocalSilence]:
+    if own is not None:
+        for zone in places.zones:
+            yield LocalSilence(zone, own_hours.read(own), (), own_hours.SOURCE)
 
 
 @cache

@@ -154,6 +154,8 @@ def _quiet(found: Found) -> str:
     opens = f", until {day(found['opens_at'])}" if found.get("opens_at") else ""
     zones = list(found.get("zones") or ())
     where = f" in {zones[0]}" if len(zones) == 1 else f" in at least one of {len(zones)} zones" if zones else ""
+    if list(found.get("in_effect") or ()) == ["person"]:
+        return f"they asked for silence at this time{opens}"
     rules = [_RULES.get(source, f"contact window {source}") for source in found.get("in_effect") or ()]
     kept = f" ({', '.join(rules)})" if rules else ""
     return f"these are quiet hours where they may be{where}{kept}{opens}"

@@ -49,7 +49,10 @@ contact = Table(
     Column("sms_address_id", BigInteger, ForeignKey("address.id")),
     Column("version", Integer, nullable=False, server_default=text("1")),  # rises with every change that rendering sees
     Column("merged_into", BigInteger, ForeignKey("contact.id")),
-    instant("paused_until"),
+    instant("paused_until"),  # no marketing before: the person asked for it
+    Column("paused_seq", BigInteger),  # order_seq of that wish: authorisations before it did not know of it
+    Column("quiet_hours", JSONB),  # the person's own: own_hours
+    Column("quiet_hours_seq", BigInteger),
     instant("erased_at"),
     instant("created_at", stamped=True),
     Index(None, "email_address_id"),

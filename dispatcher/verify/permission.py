@@ -50,6 +50,10 @@ def authorised_with_consent(found: Examination) -> None:
         LEFT JOIN first_grant g ON g.root = p.root AND g.channel = m.channel AND g.topic = m.topic
              AND g.order_seq < m.authorise_seq
         WHERE m.class = 'marketing' AND m.authorise_seq IS NOT NULL AND g.root IS NULL""")  # noqa: S608 - constants
+    found.ask("""
+        SELECT 'message ' || m.id || ' was authorised while contact ' || c.id || ' had asked for a pause'
+        FROM message m JOIN contact c ON c.id = m.contact_id
+        WHERE m.class = 'marketing' AND m.authorise_seq > c.paused_seq AND m.authorised_at < c.paused_until""")
     for message, evidence in _after_doubt(found.subject):
         state = state_after(evidence, message.address_id)
         if state is not None and state.state == "withdrawn":

@@ -32,15 +32,15 @@ def quiet_at_night(found: Examination) -> None:
         return found.not_checked(NO_RULES)
     say_since(
         found,
-        f"the {len(load_rows())} contact windows with the shop's changes and its own quiet hours, places as they are "
-        f"now (zones of {TZDATA_VERSION})",
+        f"the {len(load_rows())} contact windows with the shop's changes, its own quiet hours and people's, places as "
+        f"they are now (zones of {TZDATA_VERSION})",
     )
     if subject.connection.scalar(text("SELECT EXISTS (SELECT FROM erasure)")):
         found.note("nobody knows any more where those were who are erased")
     for row in _departures(subject):
         found.checked += 1
         rules = local_rules(subject.shop, row.channel, "marketing", None, row.at)
-        here = rules.here(row.zone, row.country, row.subdivision, row.phone_region)
+        here = rules.here(row.zone, row.country, row.subdivision, row.phone_region, row.own)
         if not here.places.candidates:
             found.add(f"message {row.id} left, and the place of contact {row.contact_id} is not known")
             continue
@@ -57,7 +57,8 @@ def _departures(subject: Subject) -> Iterator[Row[Any]]:
     return iter(
         subject.connection.execute(
             text(f"""
-            SELECT m.id, m.contact_id, m.channel, x.at, c.zone, c.country, c.subdivision, c.phone_region
+            SELECT m.id, m.contact_id, m.channel, x.at, c.zone, c.country, c.subdivision, c.phone_region,
+                   CASE WHEN m.authorise_seq > c.quiet_hours_seq THEN CAST(c.quiet_hours AS text) END AS own
             FROM ({left}) x JOIN message m ON m.id = x.id JOIN contact c ON c.id = m.contact_id
             LEFT JOIN batch b ON b.id = m.batch_id
             WHERE m.class = 'marketing' AND c.erased_at IS NULL AND {RECENT} ORDER BY x.at"""),  # noqa: S608 - constants
