@@ -129,6 +129,22 @@ def look(connection: Connection, way_in: WayIn) -> Offer:
     return Offer(contact.id, used=bool(used))
 
 
+def waiting(connection: Connection, contact_id: int, now: datetime) -> set[tuple[str, str, int]]:
+    """Return (channel, topic, address) of every request of a contact whose link could still be used for the first time.
+
+    A grant since then, or anything that voids the link, is for the caller to see.
+    """
+    found = set()
+    for (_, channel, topic), pieces in read_evidence(connection, [contact_id]).items():
+        requests = [piece for piece in pieces if piece.action == "requested" and piece.address_id is not None]
+        newest = max(requests, key=lambda piece: piece.id, default=None)
+        if newest is None or newest.address_id is None or newest.received_at + VALID_FOR <= now:
+            continue
+        if can_be_confirmed(pieces, newest.id):
+            found.add((channel, topic, newest.address_id))
+    return found
+
+
 def confirm(
     connection: Connection, key_ring: KeyRing, way_in: WayIn, *, sealed: Mapping[str, str] | None = None
 ) -> Offer:

@@ -17,10 +17,23 @@ from dispatcher.frozen_templates import load_template
 from dispatcher.interests import strongest
 from dispatcher.keys import KeyRing
 from dispatcher.mail import headers_for
+from dispatcher.preferences import data_links
 from dispatcher.providers.protocol import Envelope
 from dispatcher.runs import Run, load_run
 from dispatcher.shop import load_shop
-from dispatcher.tokens import ClickTokens, OptInTokens, UnsubscribeTokens, WayOut, opt_in_url, unsubscribe_url
+from dispatcher.tokens import (
+    ClickTokens,
+    DataTokens,
+    OptInTokens,
+    PreferenceTokens,
+    UnsubscribeTokens,
+    WayHome,
+    WayOut,
+    opt_in_url,
+    own_data_url,
+    preferences_url,
+    unsubscribe_url,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +65,8 @@ class Renderer:
         self._identity = sender.shop(self._shop)
         self._tokens = UnsubscribeTokens(sender.key_ring)
         self._opt_ins = OptInTokens(sender.key_ring)
+        self._homes = PreferenceTokens(sender.key_ring)
+        self._data_links = DataTokens(sender.key_ring)
         self._template = load_template(connection, run.template_hash)
         self._topic = self._shop.topics.get(run.topic) if run.topic else None
         self._interests: dict[int, list[str]] = {}
@@ -108,7 +123,9 @@ class Renderer:
             shop=self._identity,
             topic_title=title,
             unsubscribe_url=link,
+            preferences_url=self._way_home(row),
             confirm_url=confirm_url,
+            own_data_url=self._way_to_data(row, data),
             data=data,
             interests=self._interests.get(row.contact_id, ()),
         )
@@ -148,6 +165,19 @@ class Renderer:
             return self._shop.topics.get(way_in.topic), opt_in_url(self._sender.public_url, self._opt_ins, way_in)
         is_preview = row.client is None and "confirm_url" in self._template.variables
         return self._topic, f"{self._sender.public_url}/d/preview" if is_preview else None
+
+    def _way_home(self, row: Row[Any]) -> str | None:
+        if row.address_id is None:
+            return None
+        way_home = WayHome(row.contact_id, self._run.channel, row.address_id)
+        return preferences_url(self._sender.public_url, self._homes, way_home)
+
+    def _way_to_data(self, row: Row[Any], data: dict[str, Any]) -> str | None:
+        if row.client == data_links.CLIENT:
+            way = data_links.way_of(row, self._run.channel, data)
+            return own_data_url(self._sender.public_url, self._data_links, way)
+        is_preview = row.client is None and "own_data_url" in self._template.variables
+        return f"{self._sender.public_url}/m/preview" if is_preview else None
 
     def _link(self, row: Row[Any]) -> str | None:
         if self._run.class_ != "marketing" or self._run.topic is None or row.address_id is None:

@@ -80,7 +80,9 @@ def _envelope(connection: Connection, sender: Sender, channel: str, name: str, t
         shop=identity,
         topic_title=title,
         unsubscribe_url=link,
+        preferences_url=f"{sender.public_url}/p/test",
         confirm_url=f"{sender.public_url}/d/test" if meta.class_ == "transactional" else None,
+        own_data_url=f"{sender.public_url}/m/test" if meta.class_ == "security" else None,
         data={},
     )
     content = preview(load_template(connection, template_hash), context, None).content

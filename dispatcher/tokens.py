@@ -3,7 +3,8 @@
 They go into SMS too, so they are short: numbers as varints, a signature of 128 bits, some 45 characters in all; that of
 a click has less to protect, and some 20.  They carry no address.  That of an unsubscribe link never expires: one in a
 mail of three years ago must still work.  That of an opt-in confirmation names its request too, whose age and fate
-decide (`opt_in`).
+decide (`opt_in`); that of a data link its row (`preferences.data_links`).  Those of the preference centre and of data
+links are about a person, so they name no topic.
 """
 
 from __future__ import annotations
@@ -69,6 +70,25 @@ class ClickedLink:
     number: int
 
 
+@dataclass(frozen=True, slots=True)
+class WayHome:
+    """Whose preferences one link opens, and the address row that it was sent to: the only one it proves anything of."""
+
+    contact_id: int
+    channel: str
+    address_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class WayToData:
+    """Whose data one link opens, once; the address row it was sent to, and the row that knows its age and use."""
+
+    contact_id: int
+    channel: str
+    address_id: int
+    link_id: int
+
+
 class _ShortHmac(SigningAlgorithm):
     """HMAC-SHA-256 cut to its first half, as RFC 2104 allows: 128 bits are beyond guessing."""
 
@@ -80,6 +100,7 @@ class _Tokens:
     """Signs and opens payloads for one purpose, with keys and a salt of its own; safe to share between threads."""
 
     purpose: str
+    has_topic = True
 
     def __init__(self, key_ring: KeyRing) -> None:
         self._signer = Signer(
@@ -90,7 +111,7 @@ class _Tokens:
             algorithm=_ShortHmac(),
         )
 
-    def _sign(self, channel: str, numbers: Sequence[int], topic: str) -> str:
+    def _sign(self, channel: str, numbers: Sequence[int], topic: str = "") -> str:
         payload = bytes((_CHANNEL_CODES[channel],)) + b"".join(map(_varint, numbers)) + topic.encode()
         return self._signer.sign(base64_encode(payload)).decode("ascii")
 
@@ -99,7 +120,7 @@ class _Tokens:
         if not _FORM.fullmatch(token) or not _is_canonical(token):
             raise BadToken
         try:
-            return _parse(base64_decode(self._signer.unsign(token)), numbers)
+            return _parse(base64_decode(self._signer.unsign(token)), numbers, has_topic=self.has_topic)
         except (BadData, ValueError, IndexError, KeyError) as error:
             raise BadToken from error
 
@@ -183,6 +204,38 @@ def click_url(public_url: str, tokens: ClickTokens, clicked: ClickedLink) -> str
     return f"{public_url}/c/{tokens.make(clicked)}"
 
 
+class PreferenceTokens(_Tokens):
+    """The tokens of links to the preference centre."""
+
+    purpose = "preferences"
+    has_topic = False
+
+    def make(self, way_home: WayHome) -> str:
+        """Return the token; the same person at the same address has the same until the secret key changes."""
+        return self._sign(way_home.channel, (way_home.contact_id, way_home.address_id))
+
+    def read(self, token: str) -> WayHome:
+        """Return what `token` was made from; BadToken, always the same, for anything else."""
+        channel, (contact_id, address_id), _ = self._open(token, numbers=2)
+        return WayHome(contact_id, channel, address_id)
+
+
+class DataTokens(_Tokens):
+    """The tokens of links to what we know of somebody."""
+
+    purpose = "own-data"
+    has_topic = False
+
+    def make(self, way: WayToData) -> str:
+        """Return the token; the same link has the same until the secret key changes."""
+        return self._sign(way.channel, (way.contact_id, way.address_id, way.link_id))
+
+    def read(self, token: str) -> WayToData:
+        """Return what `token` was made from; BadToken, always the same, for anything else."""
+        channel, (contact_id, address_id, link_id), _ = self._open(token, numbers=3)
+        return WayToData(contact_id, channel, address_id, link_id)
+
+
 def unsubscribe_url(public_url: str, tokens: UnsubscribeTokens, way_out: WayOut) -> str:
     """Return the link for the mail's headers, its body, or the SMS."""
     token = tokens.make(way_out.contact_id, way_out.channel, way_out.topic, way_out.address_id)
@@ -194,19 +247,29 @@ def opt_in_url(public_url: str, tokens: OptInTokens, way_in: WayIn) -> str:
     return f"{public_url}/d/{tokens.make(way_in)}"
 
 
+def preferences_url(public_url: str, tokens: PreferenceTokens, way_home: WayHome) -> str:
+    """Return the link to somebody's preference centre."""
+    return f"{public_url}/p/{tokens.make(way_home)}"
+
+
+def own_data_url(public_url: str, tokens: DataTokens, way: WayToData) -> str:
+    """Return the link to what we know of somebody."""
+    return f"{public_url}/m/{tokens.make(way)}"
+
+
 def _is_canonical(token: str) -> bool:
     """Whether the signature is written the one way we write it: the unused last bits of base64 must be zero."""
     signature = token.rpartition(".")[2].encode("ascii")
     return base64_encode(base64_decode(signature)) == signature
 
 
-def _parse(payload: bytes, count: int) -> tuple[str, list[int], str]:
+def _parse(payload: bytes, count: int, *, has_topic: bool) -> tuple[str, list[int], str]:
     channel, position, numbers = _CHANNELS[payload[0]], 1, []
     for _ in range(count):
         number, position = _read_varint(payload, position)
         numbers.append(number)
     topic = payload[position:].decode("utf-8")
-    if not re.fullmatch(NAME, topic):
+    if not re.fullmatch(NAME if has_topic else "", topic):
         raise ValueError(topic)
     return channel, numbers, topic
 

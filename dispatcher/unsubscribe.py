@@ -17,7 +17,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Connection, Engine, text
 
-from dispatcher import clock, consent, locks, opt_in, outranked, suppression
+from dispatcher import audit, clock, consent, locks, opt_in, outranked, suppression
 from dispatcher.errors import Refused
 from dispatcher.keys import KeyRing
 from dispatcher.tokens import BadToken, WayOut
@@ -81,16 +81,21 @@ def withdraw(
 
 
 def begin(
-    database: Engine, key_ring: KeyRing, way_out: WayOut, *, source: str, sealed: Mapping[str, str] | None = None
-) -> Withdrawal:
+    database: Engine, key_ring: KeyRing, way_out: WayOut, *, source: str, sealed: Mapping[str, str] | None = None,
+    audited_by: str | None = None,
+) -> Withdrawal:  # fmt: skip
     """Commit the withdrawal.  From here on nothing is authorised for them; BadToken if there is no such contact.
 
     `sealed`: IP and user agent of the click; kept with the evidence, under the key of the link's own contact.
+    `audited_by`: who is in the audit with it.
     """
     for _ in range(_ATTEMPTS):
         with database.begin() as connection:
             people = _lock_people(connection, way_out)
             if people is not None:
+                if audited_by is not None:
+                    about = {"channel": way_out.channel, "topic": way_out.topic}
+                    audit.record(connection, audited_by, "preferences.leave", f"contact {people.present}", about)
                 return _write(connection, key_ring, way_out, people, source, sealed)
     raise Refused("this contact is being merged or moved right now; try again")
 

@@ -8,7 +8,7 @@
 """
 
 from dispatcher.content.check import Finding, check_template
-from dispatcher.content.context import message_context, one_line
+from dispatcher.content.context import OWN_DATA, message_context, one_line
 from dispatcher.content.folder import meta_of, read_template_folder, template_hash
 from dispatcher.content.locales import closest_locale, normal_locale
 from dispatcher.content.pages import page_policy, render_evidence, render_export, render_page
@@ -19,6 +19,7 @@ from dispatcher.content.sms import sms_segments
 from dispatcher.content.template import Content, Template
 
 __all__ = [
+    "OWN_DATA",
     "Content",
     "Finding",
     "Preview",

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from dispatcher.content.context import KNOWN
+from dispatcher.content.context import KNOWN, OWN_DATA
 from dispatcher.content.folder import META, meta_of, split_name
 from dispatcher.content.plaintext import parse_html
 from dispatcher.content.samples import UNSUBSCRIBE_URL, sample_contexts
@@ -53,8 +53,12 @@ def check_template(channel: str, name: str, files: Mapping[str, str], topics: Ma
         found.update(_check_names(source))
         if meta and meta.class_ != "transactional" and "confirm_url" in source.variables:
             found.add(Finding(source.file, 1, "confirm_url is only in opt-in confirmations, which are transactional"))
+        if meta and (meta.class_, name) != ("security", OWN_DATA) and "own_data_url" in source.variables:
+            found.add(Finding(source.file, 1, f"own_data_url is only in template {OWN_DATA}, of class security"))
     if meta and meta.class_ == "transactional":
-        found.update(_check_way_in(channel, compiled))
+        found.update(_check_needed(channel, compiled, "confirm_url", "link to confirm"))
+    if name == OWN_DATA:
+        found.update(_check_needed(channel, compiled, "own_data_url", "link to their data", always=True))
     if meta and len(compiled) == len(files) - 1 and not _cannot_be_made(channel, found):
         found.update(_check_contents(Template(channel, name, files), found))
     place = f"templates/{channel}/{name}"
@@ -188,14 +192,16 @@ def _check_names(source: Compiled) -> Iterator[Finding]:
             yield Finding(source.file, line, f"{first}.{rest[0]} is not known{_hint(rest[0], fields)}")
 
 
-def _check_way_in(channel: str, compiled: list[Compiled]) -> Iterator[Finding]:
-    """An opt-in confirmation needs its link in the body of each language."""
+def _check_needed(
+    channel: str, compiled: list[Compiled], link: str, what: str, *, always: bool = False
+) -> Iterator[Finding]:
+    """What is about one link needs it in the body of each language."""
     main = "txt" if channel == "sms" or not any(source.file.endswith(".html") for source in compiled) else "html"
     bodies = [source for source in compiled if source.file.startswith("body.") and source.file.endswith(main)]
-    if any("confirm_url" in source.variables for source in compiled):
+    if always or any(link in source.variables for source in compiled):
         for source in bodies:
-            if "confirm_url" not in source.variables:
-                yield Finding(source.file, 1, "has no link to confirm; write {{ confirm_url }}, as the others do")
+            if link not in source.variables:
+                yield Finding(source.file, 1, f"has no {what}; write {{{{ {link} }}}}, as the others do")
 
 
 def _hint(name: str, known: Any) -> str:

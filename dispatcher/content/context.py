@@ -9,7 +9,9 @@
 ``shop.*``             ``name``, ``postal_address``, ``email``
 ``topic.title``        the topic in the reader's language; empty outside marketing and opt-in confirmations
 ``unsubscribe_url``    the page that ends this topic on this channel; empty outside marketing
+``preferences_url``    the reader's own page: topics, quiet hours, pause, language, data
 ``confirm_url``        the page that confirms an opt-in; empty outside opt-in confirmations
+``own_data_url``       opens what we know of the reader, once; empty outside of that one message
 ``data.*``             what the shop sent along with a transactional message
 ``event.*``            the event that started the message of a trigger: its properties by their names, and ``name``,
                        ``value``, ``occurred_at``, ``items`` ...; a template that serves both may name either
@@ -31,6 +33,9 @@ from dispatcher.definitions import ShopIdentity
 PERSONAL_FIELDS = ("first_name", "last_name", "email", "phone")
 PLAIN_FIELDS = ("locale", "country", "subdivision")
 
+#: The template of the message that opens what we know of somebody; a workspace may have its own.
+OWN_DATA = "own-data"
+
 #: Top-level name -> its fields; None: whatever the shop put there.
 KNOWN: dict[str, frozenset[str] | None] = {
     "contact": frozenset((*PERSONAL_FIELDS, *PLAIN_FIELDS, "attributes")),
@@ -40,7 +45,9 @@ KNOWN: dict[str, frozenset[str] | None] = {
     "event": None,
     "interests": None,
     "unsubscribe_url": None,
+    "preferences_url": None,
     "confirm_url": None,
+    "own_data_url": None,
     "preheader": None,
     "locale": None,
 }
@@ -65,7 +72,9 @@ def message_context(
     topic_title: str | None,
     unsubscribe_url: str | None,
     data: Mapping[str, Any],
+    preferences_url: str | None = None,
     confirm_url: str | None = None,
+    own_data_url: str | None = None,
     interests: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the values for one message (see the top of this file).
@@ -85,7 +94,9 @@ def message_context(
         },
         "topic": {"title": one_line(topic_title)},
         "unsubscribe_url": unsubscribe_url or "",
+        "preferences_url": preferences_url or "",
         "confirm_url": confirm_url or "",
+        "own_data_url": own_data_url or "",
         "data": data,
         "event": data,  # a message has one of the two
         "interests": list(interests),

@@ -10,6 +10,8 @@ from dispatcher.definitions import ShopIdentity
 
 #: As long as a real one; the characters that HTML escapes are in everything a conversion could spoil.
 UNSUBSCRIBE_URL = "https://shop.example/u/AQLmBgZvZmZlcnPIAQ.q7Rj2mZ0cVnT1xW5yKb8Pg"
+PREFERENCES_URL = "https://shop.example/p/AQLmBgbIAQ.q7Rj2mZ0cVnT1xW5yKb8Pg"
+OWN_DATA_URL = "https://shop.example/m/AQLmBgbIAQc.q7Rj2mZ0cVnT1xW5yKb8Pg"
 CONFIRM_URL = "https://shop.example/d/AQLmBgfIAW5ld3M.q7Rj2mZ0cVnT1xW5yKb8Pg"
 _SHOP = ShopIdentity(
     name="Sample & Sons",
@@ -36,7 +38,9 @@ def sample_contexts(
         "shop": shop,
         "topic_title": "Offers" if marketing else None,
         "unsubscribe_url": UNSUBSCRIBE_URL if marketing else None,
+        "preferences_url": PREFERENCES_URL,
         "confirm_url": None if marketing else CONFIRM_URL,
+        "own_data_url": None if marketing else OWN_DATA_URL,
         "data": {},
     }
     plain = {"locale": locale, "country": "GB", "subdivision": "LND", "attributes": attributes or {}}

@@ -23,6 +23,8 @@ _LANG = re.compile(r"<html\b[^>]*?\slang\s*=\s*[\"']?([A-Za-z]{2,3}(?:-[A-Za-z0-
 _BODY_TAG = re.compile(r"<body\b[^>]*>", re.IGNORECASE)
 _PREHEADER = '<div style="display:none;max-height:0;overflow:hidden;mso-hide:all">{{ preheader }}</div>'
 _DEFAULT_LANGUAGE = "en"
+#: Links without which a message that names them makes no sense, and what it does with them.
+_NEEDED_LINKS = {"confirm_url": "asks to confirm an opt-in", "own_data_url": "opens what we know of somebody"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +126,9 @@ class Template:
             raise RenderFailed(f"{self.channel}/{self.name} renders to nothing")
         if self.channel == "email" and not content.subject:
             raise RenderFailed(f"{self.channel}/{self.name} has an empty subject")
-        way_in = context["confirm_url"]
-        if "confirm_url" in self.variables and (not way_in or way_in not in content.text):
-            raise RenderFailed(f"{self.channel}/{self.name} asks to confirm an opt-in, and has no link for it")
+        for name, what in _NEEDED_LINKS.items():
+            if name in self.variables and (not context[name] or context[name] not in content.text):
+                raise RenderFailed(f"{self.channel}/{self.name} {what}, and has no link for it")
         if self.meta.class_ != "marketing":
             return
         url, address = context["unsubscribe_url"], context["shop"]["postal_address"]

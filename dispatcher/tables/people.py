@@ -68,6 +68,21 @@ contact_alias = Table(
     instant("created_at", stamped=True),
 )
 
+data_link = Table(  # a link by which somebody may see, correct, take along or erase what we know of them
+    "data_link",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("contact_id", BigInteger, ForeignKey("contact.id"), nullable=False, index=True),
+    Column("address_id", BigInteger, ForeignKey("address.id"), nullable=False),  # where it was sent to
+    Column("channel", Text, nullable=False),
+    instant("asked_at", required=True),
+    instant("expires_at", required=True),
+    Column("opened_by", LargeBinary),  # SHA-256 of what the one browser knows that pressed the button first
+    instant("opened_at"),
+    instant("ended_at"),  # used for the last time: erased
+    one_of("channel", CHANNELS),
+)
+
 suppression = Table(
     "suppression",
     metadata,
