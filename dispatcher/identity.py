@@ -72,7 +72,8 @@ def _hold_pages(connection: Connection, survivor_id: int, loser_id: int) -> None
 def _read(connection: Connection, contact_id: int) -> Row[Any]:
     return connection.execute(
         text("""SELECT id, external_id, locale, country, subdivision, zone, attributes, data_key, sealed, paused_until,
-                       CAST(quiet_hours AS text) AS quiet_hours, erased_at, phone_region, email_address_id, sms_address_id
+                       CAST(quiet_hours AS text) AS quiet_hours, erased_at, phone_region, email_address_id,
+                       sms_address_id
                 FROM contact WHERE id = :id"""),
         {"id": contact_id},
     ).one()

@@ -80,6 +80,7 @@ def _read(connection: Connection, key_ring: KeyRing, contact_id: int, reveal: bo
         "zone": row.zone,
         "attributes": row.attributes,
         "paused_until": row.paused_until,
+        "quiet_hours": _own_hours(row.quiet_hours),
         "erased_at": row.erased_at,
         "erasure": data_rights.shown_erasure(rights.erasure_state(connection, contact_id)),
         "consent": [held._asdict() for held in consent.state_of(connection, contact_id)],
@@ -90,6 +91,13 @@ def _read(connection: Connection, key_ring: KeyRing, contact_id: int, reveal: bo
         ],
         "messages": reports.messages_of(connection, contact_id, most=20),
     }
+
+
+def _own_hours(stored: list[dict[str, Any]] | None) -> str | None:
+    """Return the person's own quiet hours as dispatcher.toml would write them, like `22:00-08:00 daily`."""
+    from dispatcher.definitions import Silence
+
+    return "; ".join(str(Silence.model_validate(one)) for one in stored or ()) or None
 
 
 def _personal(personal: Any, reveal: bool) -> dict[str, str | None]:

@@ -210,8 +210,13 @@ def long_date(context: Context, value: Any) -> str:
             value = datetime.fromisoformat(str(value))
         except ValueError:
             raise LimitReached("this value is not a date; write it like 2026-12-05") from None
-    pattern, months = _DATES.get(_language(context), _DATES["en"])
-    return pattern.format(day=value.day, month=months.split()[value.month - 1], year=value.year)
+    return date_in(_language(context), value)
+
+
+def date_in(language: str, day: date) -> str:
+    """Return a day as a language (`en`, `pt-BR` ...) writes it."""
+    pattern, months = _DATES.get(language.split("-")[0], _DATES["en"])
+    return pattern.format(day=day.day, month=months.split()[day.month - 1], year=day.year)
 
 
 def line_breaks(value: Any) -> Markup:

@@ -18,28 +18,48 @@ from dispatcher.content.locales import closest_locale
 _FOLDER = Path(__file__).resolve().parents[2] / "templates" / "pages"
 _DEFAULT_LANGUAGE = "en"
 
-#: What every page knows; all may be left out.  `all_url` shows a second button that stops all advertising.
-_NOTHING_KNOWN = dict.fromkeys(("shop_name", "topic_title", "masked_address", "post_url", "all_url"), "") | {
-    "channel": "email"
-}
+#: What every page knows; all may be left out.  `all_url` shows a second button that stops all advertising, `more_url` a
+#: link to everything else one can choose.
+_NOTHING_KNOWN = dict.fromkeys(
+    ("shop_name", "topic_title", "masked_address", "post_url", "all_url", "more_url"), ""
+) | {"channel": "email"}
+
+#: The languages of the pages by their own names, in the order they are offered.
+LANGUAGES = {
+    "en": "English", "de": "Deutsch", "es": "Español", "fr": "Français", "pt-BR": "Português", "ro": "Română",
+}  # fmt: skip
+
+
+class Say:
+    """The words of the pages in one language."""
+
+    def __init__(self, language: str, channel: str = "email") -> None:
+        self._words, self._channel = _words()[language], channel
+
+    def __call__(self, key: str, **values: str) -> str:
+        """Return the text; `values` fill its places, `channel` says by what: `by e-mail`."""
+        by = self._words["by"][values.pop("channel", self._channel)]
+        text: str = self._words[key]
+        return text.format(by=by, **values)
+
+
+def page_language(locale: str | None) -> str:
+    """Return the language of the pages that is the closest."""
+    return closest_locale(locale, _words()) or _DEFAULT_LANGUAGE
 
 
 def render_page(name: str, locale: str | None, context: Mapping[str, Any]) -> str:
     """Return a page as HTML in the closest language.
 
-    `name` is unsubscribe, unsubscribed, working_on_it, confirm, confirmed or invalid_link, with or without `.html`;
-    `context` may hold `shop_name`, `topic_title`, `channel`, `masked_address`, `post_url` and `all_url`.
+    `name` is that of a file in templates/pages, with or without `.html`.  `context` may hold `shop_name`,
+    `topic_title`, `channel`, `masked_address`, `post_url`, `all_url` and `more_url`; the pages of the preference centre
+    and of a person's own data need what `web.preferences` and `web.own_data` give them.
     """
-    language = closest_locale(locale, _words()) or _DEFAULT_LANGUAGE
-    words = _words()[language]
+    language = page_language(locale)
     values = {**_NOTHING_KNOWN, **context}
-
-    def say(key: str, topic: str = "") -> str:
-        text: str = words[key]
-        return text.format(topic=topic, by=words["by"][values["channel"]])
-
     page = _environment().get_template(f"{name.removesuffix('.html')}.html")
-    return page.render({**values, "say": say, "language": language, "style": Markup(_style())})  # noqa: S704 - our own file
+    more = {"say": Say(language, values["channel"]), "language": language, "languages": LANGUAGES}
+    return page.render({**values, **more, "style": Markup(_style())})  # noqa: S704 - our own file
 
 
 def render_evidence(values: Mapping[str, Any]) -> str:

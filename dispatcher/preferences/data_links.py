@@ -115,7 +115,7 @@ def look(connection: Connection, key_ring: KeyRing, way: WayToData) -> Person:
     """Return whose link it is; BadToken if it is not good (any more), or another browser has it."""
     person = find(connection, key_ring, way)
     row = _read(connection, way)
-    if row.opened_by is not None or not _is_good(row, person):
+    if row.opened_by is not None or not _is_good(row, way, person):
         raise BadToken
     return person
 
@@ -125,7 +125,7 @@ def open_with(connection: Connection, key_ring: KeyRing, way: WayToData, key: st
     person = hold(connection, key_ring, way)
     row = _read(connection, way)
     digest = hashlib.sha256(key.encode()).digest()
-    if not key or not _is_good(row, person):
+    if not key or not _is_good(row, way, person):
         raise BadToken
     if row.opened_by is None:
         connection.execute(
@@ -155,6 +155,7 @@ def _read(connection: Connection, way: WayToData) -> Row[Any]:
     return row
 
 
-def _is_good(row: Row[Any], person: Person) -> bool:
-    """A link outlives a merge: the token names who it was then, the address who it is now."""
-    return row.ended_at is None and person.now < row.expires_at and person.addresses.get(row.channel) == row.address_id
+def _is_good(row: Row[Any], way: WayToData, person: Person) -> bool:
+    """Whether the row is of this link, and not over.  That the address is still theirs, `whose` has seen."""
+    same = (row.contact_id, row.channel, row.address_id) == (way.contact_id, way.channel, way.address_id)
+    return same and row.ended_at is None and person.now < row.expires_at

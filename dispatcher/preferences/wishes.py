@@ -62,7 +62,7 @@ def _until(person: Person, wanted: str | date) -> datetime:
 
 
 def keep_quiet(connection: Connection, key_ring: KeyRing, way: Way, silences: Sequence[Silence]) -> None:
-    """Keep these hours silent from now on, by the clocks of every place they may be in; NoTimeLeft if nothing is left."""
+    """Keep these hours silent from now on, by the clocks wherever they may be; NoTimeLeft if no time is left."""
     person = hold(connection, key_ring, way)
     local = tuple(LocalSilence(zone, tuple(silences), (), own_hours.SOURCE) for zone in person.places.zones or ("UTC",))
     if next_opening(person.now, local, max(GUARD.values())) is None:

@@ -68,6 +68,8 @@ DATA_MAP: dict[str, Holding] = {
     "reply": Holding("what they texted", ("replies",), "how it was read, without the text",
                      "the row for good; the text: retention: replies"),
     "erasure": Holding("that they asked to be erased", ("erasure",), "all of it: the proof", _FOR_GOOD),
+    "data_link": Holding("that they asked for the way to their data, and used it", (), "all of it: nothing personal",
+                         _FOR_GOOD, "the audit shows it"),
     "audit": Holding("who did what with their data", ("audit",), "all of it: nothing personal", _FOR_GOOD),
     "audience_page": Holding("the numbers of the contacts of a run", (), "the number of the bare row", _FOR_GOOD,
                              "messages show what became of each of them"),

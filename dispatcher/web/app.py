@@ -13,7 +13,20 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dispatcher import figures, unsubscribe
 from dispatcher.runtime import Runtime
-from dispatcher.web import api, api_consents, api_events, clicks, health, hooks, links, metrics, opt_ins, sandbox
+from dispatcher.web import (
+    api,
+    api_consents,
+    api_events,
+    clicks,
+    health,
+    hooks,
+    links,
+    metrics,
+    opt_ins,
+    own_data,
+    preferences,
+    sandbox,
+)
 from dispatcher.web.guard import Guard
 from dispatcher.web.problems import add_problems
 from dispatcher.web.room import Room, in_thread, open_room
@@ -30,6 +43,8 @@ def create_app(runtime: Runtime, *, wait: timedelta = unsubscribe.LONGEST_WAIT) 
         lifespan=_counting,
         routes=[
             *links.ROUTES,
+            *preferences.ROUTES,
+            *own_data.ROUTES,
             *opt_ins.ROUTES,
             *clicks.ROUTES,
             *hooks.ROUTES,

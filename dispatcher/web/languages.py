@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from dispatcher.content.locales import closest_locale
-from dispatcher.content.pages import page_languages
+from dispatcher.content.pages import page_language, page_languages
 
 _PART = re.compile(r"\s*([A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*)\s*(?:;\s*q\s*=\s*(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)\s*)?")
 _MOST_PARTS = 20
@@ -17,6 +17,14 @@ def wanted_locale(accept_language: str, otherwise: str | None) -> str | None:
         if closest_locale(tag, page_languages()) is not None:
             return tag
     return otherwise
+
+
+def chosen_locale(asked: str | None, contact: str | None, accept_language: str) -> str:
+    """Return the language of somebody's page: what the switch asks for, else the contact's own, else the reader's."""
+    for tag in (asked, contact):
+        if tag and closest_locale(tag, page_languages()) is not None:
+            return page_language(tag)
+    return page_language(wanted_locale(accept_language, None))
 
 
 def _by_preference(accept_language: str) -> list[str]:

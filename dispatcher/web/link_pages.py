@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, text
 from starlette.requests import Request
@@ -13,11 +14,14 @@ from dispatcher.contacts import open_personal
 from dispatcher.content import page_policy, render_page
 from dispatcher.errors import Refused
 from dispatcher.keys import KeyRing
+from dispatcher.rights import ErasureState
 from dispatcher.shop import load_shop
-from dispatcher.tokens import BadToken, WayIn, WayOut
-from dispatcher.web.languages import wanted_locale
+from dispatcher.tokens import BadToken, PreferenceTokens, WayHome, WayIn, WayOut
+from dispatcher.web.languages import chosen_locale, wanted_locale
 from dispatcher.web.masking import masked_address
 from dispatcher.web.room import Room, room_of
+
+T = TypeVar("T")
 
 LONGEST_USER_AGENT = 300
 
@@ -35,11 +39,16 @@ class Words:
 
 
 def read_words(room: Room, link: WayOut | WayIn) -> Words:
-    """Return the page's words; the transaction is read-only, and the database holds us to it."""
+    """Return the page's words."""
+    return read_only(room, lambda connection: words_for(connection, room.key_ring, link))
+
+
+def read_only(room: Room, look: Callable[[Connection], T]) -> T:
+    """Return what `look` returns; the transaction is read-only, and the database holds us to it."""
     with room.database.connect() as connection:
         connection = connection.execution_options(postgresql_readonly=True)  # noqa: PLW2901
         with connection.begin():
-            return words_for(connection, room.key_ring, link)
+            return look(connection)
 
 
 def words_for(connection: Connection, key_ring: KeyRing, link: WayOut | WayIn) -> Words:
@@ -62,6 +71,9 @@ def words_for(connection: Connection, key_ring: KeyRing, link: WayOut | WayIn) -
         context["shop_name"] = shop.shop.name
     is_present = contact._mapping[link.channel] == link.address_id
     if is_present:
+        home = WayHome(link.contact_id, link.channel, link.address_id)
+        context["more_url"] = f"/p/{PreferenceTokens(key_ring).make(home)}"
+        context["all_url"] = context["more_url"]
         personal = open_personal(key_ring, contact.data_key, contact.sealed)
         address = personal.email if link.channel == "email" else personal.phone
         context["masked_address"] = masked_address(link.channel, address) if address else ""
@@ -77,7 +89,7 @@ def page(request: Request, name: str, words: Words, status: int) -> Response:
     return html(render_page(name, locale, context), status)
 
 
-def invalid(request: Request) -> Response:
+def invalid(request: Request, name: str = "invalid_link") -> Response:
     """The same answer for every token that is none: it teaches nothing about those that are.
 
     Who tries many gets it without the page.
@@ -86,7 +98,18 @@ def invalid(request: Request) -> Response:
         return PlainTextResponse("This link does not work.\n", 429, {"Retry-After": "60"})
     if not wants_a_page(request) and request.method == "POST":
         return PlainTextResponse("This link does not work.\n", 404)
-    return html(render_page("invalid_link", wanted_locale(request.headers.get("accept-language", ""), None), {}), 404)
+    return html(render_page(name, wanted_locale(request.headers.get("accept-language", ""), None), {}), 404)
+
+
+def erasure_page(request: Request, erasure: ErasureState, *, after_post: bool = False) -> Response:
+    """How far an erasure has come, for whoever holds a link of that person: it says nothing of them any more.
+
+    202 while something is in flight, if it was just asked for.
+    """
+    locale = chosen_locale(request.query_params.get("lang"), None, request.headers.get("accept-language", ""))
+    in_progress = erasure.state == "in progress"
+    page = render_page("erasure", locale, {"in_progress": in_progress, "post_url": f"{request.url.path}?lang={locale}"})
+    return html(page, 202 if after_post and in_progress else 200)
 
 
 def html(page: str, status: int) -> Response:

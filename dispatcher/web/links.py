@@ -57,11 +57,15 @@ async def withdraw(request: Request) -> Response:
     return page(request, _PAGES[answer.status], words, answer.status)
 
 
-async def wait(room: Room, withdrawal: unsubscribe.Withdrawal) -> None:
+async def wait(room: Room, *withdrawals: unsubscribe.Withdrawal) -> None:
     """Wait for what is on the wire, holding neither a thread nor a connection in between."""
+
+    def on_the_wire() -> bool:
+        return any(unsubscribe.is_on_the_wire(room.database, withdrawal) for withdrawal in withdrawals)
+
     deadline = time.monotonic() + room.wait.total_seconds()
     while time.monotonic() < deadline:
-        if not await in_thread(room.pools.looks, lambda: unsubscribe.is_on_the_wire(room.database, withdrawal)):
+        if not await in_thread(room.pools.looks, on_the_wire):
             return
         await anyio.sleep(unsubscribe.LOOK_EVERY.total_seconds())
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 import anyio.to_thread
 from anyio import CapacityLimiter
 from pydantic import SecretStr
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from starlette.requests import HTTPConnection
 
 from dispatcher import unsubscribe
@@ -21,7 +21,7 @@ from dispatcher.keys import KeyRing
 from dispatcher.metrics import Metrics
 from dispatcher.runtime import Runtime
 from dispatcher.storefronts.signatures import secrets_of
-from dispatcher.tokens import ClickTokens, OptInTokens, UnsubscribeTokens
+from dispatcher.tokens import ClickTokens, DataTokens, OptInTokens, PreferenceTokens, UnsubscribeTokens
 from dispatcher.web.bad_links import BadLinks
 from dispatcher.web.health import Health
 
@@ -58,6 +58,8 @@ class Room:
     tokens: UnsubscribeTokens
     opt_ins: OptInTokens
     clicks: ClickTokens
+    homes: PreferenceTokens
+    data_links: DataTokens
     wait: timedelta  #: how long an unsubscribe waits for what is on the wire
     public_url: str
     sendgrid_webhook_key: str | None
@@ -84,6 +86,8 @@ def open_room(runtime: Runtime, *, wait: timedelta = unsubscribe.LONGEST_WAIT) -
         tokens=UnsubscribeTokens(runtime.key_ring),
         opt_ins=OptInTokens(runtime.key_ring),
         clicks=ClickTokens(runtime.key_ring),
+        homes=PreferenceTokens(runtime.key_ring),
+        data_links=DataTokens(runtime.key_ring),
         wait=wait,
         public_url=settings.public_url,
         sendgrid_webhook_key=settings.sendgrid_webhook_key,
@@ -108,6 +112,16 @@ def _secrets(setting: SecretStr | None) -> tuple[str, ...]:
 def room_of(connection: HTTPConnection) -> Room:
     room: Room = connection.app.state.room
     return room
+
+
+async def in_transaction(room: Room, work: Callable[[Connection], T]) -> T:
+    """Return what `work` returns, done in one transaction of what people decide on their pages."""
+
+    def transaction() -> T:
+        with room.database.begin() as connection:
+            return work(connection)
+
+    return await in_thread(room.pools.withdrawals, transaction)
 
 
 async def in_thread(pool: CapacityLimiter, work: Callable[[], T]) -> T:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.content import check_template, read_template_folder
+from dispatcher.content import OWN_DATA, Template, check_template, read_template_folder
 from dispatcher.definitions import Topic
+from dispatcher.resources import resource
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "workspace" / "templates"
 TOPICS = {"offers": Topic(title={"en": "Offers"}, channels=("email", "sms")), "news": Topic(title={"en": "News"})}
@@ -192,3 +193,26 @@ def test_advertising_confirms_nothing() -> None:
     found = findings(body__html=GOOD.replace("</p>", "{{ confirm_url }}</p>"))
 
     assert any("confirm_url is only in opt-in confirmations" in one for one in found)
+
+
+# --- the message that opens what we know of somebody
+
+
+@pytest.mark.parametrize("channel", ["email", "sms"])
+def test_our_own_message_with_the_link_to_data_is_sound_in_every_language(channel: str) -> None:
+    files = read_template_folder(resource("templates", channel, OWN_DATA))
+
+    assert check_template(channel, OWN_DATA, files, {}) == []
+    assert set(Template(channel, OWN_DATA, files).locales) == {"en", "de", "es", "fr", "pt-BR", "ro"}
+
+
+def test_the_link_to_data_is_in_that_message_only_and_in_each_language_of_it() -> None:
+    other = {"meta.yaml": "class: transactional\n", "body.txt": "{{ own_data_url }}\n"}
+    lacking = {"meta.yaml": "class: security\n", "body.txt": "{{ own_data_url }}\n", "body.de.txt": "Ihre Daten\n"}
+
+    assert [each.message for each in check_template("sms", "order", other, {})] == [
+        "own_data_url is only in template own-data, of class security"
+    ]
+    assert [(each.file, each.message) for each in check_template("sms", OWN_DATA, lacking, {})] == [
+        ("templates/sms/own-data/body.de.txt", "has no link to their data; write {{ own_data_url }}, as the others do")
+    ]

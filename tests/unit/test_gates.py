@@ -322,3 +322,42 @@ def test_in_the_middle_of_a_silence_the_next_opening_is_not_now() -> None:
     midnight = NOON.replace(hour=23)
 
     assert open_until(make_facts(silences=night_in("Europe/London")), midnight) > midnight
+
+
+# --- the person's own quiet hours
+
+
+def own(*hours: str, zone: str = "Europe/London") -> LocalSilence:
+    return LocalSilence(zone, tuple(Silence.model_validate(each) for each in hours), (), "person")
+
+
+def test_a_persons_own_hours_are_one_more_silence() -> None:
+    verdict = decide(make_facts(silences=(*night_in("Europe/London"), own("11:00-15:00"))), NOON)
+
+    assert isinstance(verdict, Defer)
+    assert verdict.reason is Reason.QUIET_HOURS
+    assert verdict.until == NOON.replace(hour=15)
+    assert verdict.facts["in_effect"] == ("person",)
+
+
+@given(st.lists(st.sampled_from(["11:00-15:00", "22:00-08:00", "06:00-07:00", "00:00-24:00"]), max_size=3),
+       st.integers(0, 7 * 24 * 60))  # fmt: skip
+def test_own_hours_only_ever_tighten(hours: list[str], minutes: int) -> None:
+    now = NOON + timedelta(minutes=minutes)
+    expires_at = now + timedelta(days=2)
+    without = decide(make_facts(silences=night_in("Europe/London"), expires_at=expires_at), now)
+    with_own = decide(make_facts(silences=(*night_in("Europe/London"), own(*hours)), expires_at=expires_at), now)
+
+    assert (without == SEND) >= (with_own == SEND)  # what was put off before is never let through
+    if not hours:
+        assert with_own == without
+
+
+def test_hours_of_their_own_that_leave_no_time_say_nothing_of_the_place() -> None:
+    """By day the law of the place lets messages through, by night they would: together nothing is left."""
+    silences = (*night_in("Europe/London"), own("09:00-20:00"))
+    verdict = decide(make_facts(silences=silences), NOON)
+
+    assert isinstance(verdict, Skip)
+    assert (verdict.reason, verdict.facts["blocked_by"]) == (Reason.EXPIRED, Reason.QUIET_HOURS)
+    assert GATES[Reason.PLACE_UNKNOWN](make_facts(silences=silences), NOON) == SEND

@@ -17,12 +17,18 @@ from dispatcher.tokens import (
     BadToken,
     ClickedLink,
     ClickTokens,
+    DataTokens,
     OptInTokens,
+    PreferenceTokens,
     UnsubscribeTokens,
+    WayHome,
     WayIn,
     WayOut,
+    WayToData,
     click_url,
     opt_in_url,
+    own_data_url,
+    preferences_url,
     unsubscribe_url,
 )
 
@@ -233,3 +239,47 @@ def test_click_tokens_of_an_older_key_still_open_and_the_newest_signs() -> None:
     assert newer.make(ClickedLink(1_234_567, 3)) != CLICK
     with pytest.raises(BadToken):
         ClickTokens(KeyRing([b"n" * 32], b"h" * 32)).read(CLICK)
+
+
+# --- links about a person
+
+
+@given(ids, channels, ids, ids)
+def test_links_about_a_person_say_again_what_they_were_made_from(
+    contact_id: int, channel: str, address_id: int, link_id: int
+) -> None:
+    home, data = WayHome(contact_id, channel, address_id), WayToData(contact_id, channel, address_id, link_id)
+
+    assert PreferenceTokens(RING).read(PreferenceTokens(RING).make(home)) == home
+    assert DataTokens(RING).read(DataTokens(RING).make(data)) == data
+
+
+def test_a_token_opens_only_what_it_is_for() -> None:
+    """Each purpose has keys and a salt of its own, and so no token of one is a token of another."""
+    made = {
+        UnsubscribeTokens: TYPICAL,
+        OptInTokens: OptInTokens(RING).make(WayIn(1, "email", "offers", 2, 3)),
+        PreferenceTokens: PreferenceTokens(RING).make(WayHome(1, "email", 2)),
+        DataTokens: DataTokens(RING).make(WayToData(1, "email", 2, 3)),
+    }
+    for kind, token in made.items():
+        for other in made:
+            if other is not kind:
+                with pytest.raises(BadToken):
+                    other(RING).read(token)
+
+
+def test_a_topic_does_not_fit_where_none_belongs() -> None:
+    """Even under a true signature: what a token is not made from, it does not carry."""
+    tokens = PreferenceTokens(RING)
+
+    with pytest.raises(BadToken):
+        tokens.read(tokens._sign("email", (1, 2), "offers"))
+
+
+def test_links_about_a_person_lead_to_the_public_address() -> None:
+    home, data = WayHome(1, "email", 2), WayToData(1, "email", 2, 3)
+
+    assert preferences_url("https://m.example", PreferenceTokens(RING), home).startswith("https://m.example/p/")
+    assert own_data_url("https://m.example", DataTokens(RING), data).startswith("https://m.example/m/")
+    assert len(PreferenceTokens(RING).make(WayHome(2_000_000, "sms", 4_000_000))) < 45

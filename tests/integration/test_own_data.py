@@ -1,0 +1,242 @@
+"""What we know of somebody opens to themselves alone: by a link that is sent to them, once, in one browser."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from own_pages import Fields, OwnPages, encoded, make_pages
+from unsubscribing import everything
+from web_server import Answer, Web, serving
+
+from dispatcher import suppression
+from dispatcher.keys import KeyRing
+from dispatcher.tokens import DataTokens, WayToData
+
+FORM = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "text/html", "Accept-Language": "en"}
+
+
+@pytest.fixture
+def pages(database: object, key_ring: KeyRing, tmp_path: Path) -> OwnPages:
+    return make_pages(database, key_ring, tmp_path / "home")  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def web(pages: OwnPages, key_ring: KeyRing, tmp_path: Path) -> Iterator[Web]:
+    with serving(pages.database, key_ring, tmp_path / "home", wait=timedelta(milliseconds=200)) as web:
+        yield web
+
+
+def get(web: Web, path: str) -> Answer:
+    return web.ask("GET", path, headers={"Accept": "text/html", "Accept-Language": "en"})
+
+
+def post(web: Web, path: str, fields: list[tuple[str, str]], **headers: str) -> Answer:
+    return web.ask("POST", path, encoded(fields), FORM | headers)
+
+
+def ask(web: Web, pages: OwnPages) -> str:
+    """Ask for a link and return the path that the message has."""
+    assert "We have sent a link to a•••@m•••.example" in post(web, pages.page(), [("do", "data")]).text
+    return pages.link_in_mail("m")
+
+
+def opened(web: Web, path: str) -> Answer:
+    return post(web, path, Fields(get(web, path).text).form("open"))
+
+
+def test_the_link_goes_to_her_own_address_and_says_nothing_of_her(pages: OwnPages, web: Web) -> None:
+    path = ask(web, pages)
+    [mail] = pages.mails()
+
+    assert (mail["to"], mail["channel"]) == ("anna@mail.example", "email")
+    assert mail["subject"] == "Your data at The Gift Shop"
+    assert not any(name == "List-Unsubscribe" for name, _ in mail["headers"])
+    assert "anna@" not in path
+
+
+def test_looking_opens_nothing_so_a_scanner_does_not_use_the_link_up(pages: OwnPages, web: Web) -> None:
+    path = ask(web, pages)
+    before = everything(pages.database)
+    for _ in range(20):
+        page = get(web, path)
+        assert page.status == web.ask("HEAD", path).status == 200
+        assert "Firstanna" not in page.text
+        assert "anna@mail" not in page.text
+    assert everything(pages.database) == before
+    assert "Firstanna" in opened(web, path).text
+
+
+def test_the_first_browser_has_it_and_no_other(pages: OwnPages, web: Web) -> None:
+    path = ask(web, pages)
+    first, second = (Fields(get(web, path).text).form("open") for _ in range(2))
+
+    assert "Firstanna" in post(web, path, first).text
+    assert post(web, path, second).status == 404
+    assert get(web, path).status == 404
+    assert "Firstanna" in post(web, path, first).text  # the same browser, again
+
+
+def test_of_many_browsers_at_once_one_has_it(pages: OwnPages, web: Web) -> None:
+    path = ask(web, pages)
+    forms = [Fields(get(web, path).text).form("open") for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(lambda form: post(web, path, form).status, forms))
+
+    assert sorted(statuses) == [200, *[404] * 7]
+
+
+def test_the_link_ends_after_half_an_hour_also_where_it_is_open(pages: OwnPages, web: Web) -> None:
+    path = ask(web, pages)
+    form = Fields(get(web, path).text).form("open")
+    assert post(web, path, form).status == 200
+    pages.shop.wait(timedelta(minutes=31))
+
+    assert post(web, path, form).status == 404
+    assert get(web, path).status == 404
+
+
+def test_bad_links_all_get_the_same_answer(pages: OwnPages, web: Web, key_ring: KeyRing) -> None:
+    path = ask(web, pages)
+    way = DataTokens(key_ring).read(path.removeprefix("/m/"))
+    tokens = DataTokens(key_ring)
+    wrong = [
+        "/m/x", "/m/", f"{path}x", pages.page().replace("/p/", "/m/"),
+        f"/m/{tokens.make(WayToData(way.contact_id, 'email', way.address_id, way.link_id + 1))}",
+        f"/m/{tokens.make(WayToData(way.contact_id + 1, 'email', way.address_id, way.link_id))}",
+        f"/m/{tokens.make(WayToData(way.contact_id, 'sms', pages.address('sms'), way.link_id))}",
+    ]  # fmt: skip
+    answers = {
+        (a.status, a.body) for one in wrong for a in (get(web, one), post(web, one, [("do", "open"), ("key", "k")]))
+    }
+
+    assert len(answers) == 1
+    assert {status for status, _ in answers} == {404}
+
+
+@pytest.mark.parametrize("fields", [[("do", "open")], [("do", "open"), ("key", "")], [("key", "k")], [("do", "erase")]])
+def test_posting_without_the_pages_secret_opens_nothing(
+    pages: OwnPages, web: Web, fields: list[tuple[str, str]]
+) -> None:
+    path = ask(web, pages)
+    before = everything(pages.database)
+
+    assert post(web, path, fields).status == 404
+    assert everything(pages.database) == before
+
+
+def test_a_form_from_another_site_opens_nothing(pages: OwnPages, web: Web) -> None:
+    path = ask(web, pages)
+    form = Fields(get(web, path).text).form("open")
+
+    assert post(web, path, form, **{"Sec-Fetch-Site": "cross-site"}).status == 404
+    assert post(web, path, form, **{"Sec-Fetch-Site": "same-origin"}).status == 200
+
+
+def test_a_mailbox_cannot_be_filled_with_links(pages: OwnPages, web: Web) -> None:
+    ask(web, pages)
+    for _ in range(5):
+        assert "was sent to a•••@m•••.example a short while ago" in post(web, pages.page(), [("do", "data")]).text
+    assert len(pages.mails()) == 1
+    for _ in range(10):
+        pages.shop.wait(timedelta(minutes=11))
+        post(web, pages.page(), [("do", "data")])
+        pages.shop.send()
+    assert len(pages.mails()) == 5
+
+
+def test_who_has_no_mailbox_gets_the_link_by_text(pages: OwnPages, web: Web) -> None:
+    pages.do("UPDATE contact SET email_address_id = NULL WHERE id = :id", id=pages.anna)
+    answer = post(web, pages.page("sms"), [("do", "data")])
+
+    assert "+44••• 23" in answer.text
+    [text_message] = pages.mails()
+    assert (text_message["to"], text_message["channel"]) == ("+447700900123", "sms")
+
+
+def test_who_cannot_be_reached_is_told_whom_to_write_to(pages: OwnPages, web: Web) -> None:
+    with pages.database.begin() as connection:
+        suppression.add(connection, pages.address(), "hard_bounce", source="test")
+
+    assert "Please write to hello@small.example instead" in post(web, pages.page(), [("do", "data")]).text
+    assert pages.mails() == []
+
+
+def test_it_is_sent_although_all_advertising_is_stopped(pages: OwnPages, web: Web) -> None:
+    post(web, pages.page(), [("do", "stop")])
+
+    assert "/m/" in ask(web, pages)
+
+
+def test_a_correction_is_kept_and_an_empty_field_is_forgotten(pages: OwnPages, web: Web, key_ring: KeyRing) -> None:
+    path = ask(web, pages)
+    form = dict(Fields(opened(web, path).text).form("correct"))
+    form |= {"first_name": "  Ana\u0007 María ", "last_name": "", "postal_code": "EC1A 7JQ", "email": "x@y.example"}
+    answer = post(web, path, list(form.items()))
+
+    assert "Your corrections are saved" in answer.text
+    assert "Ana María" in answer.text
+    with pages.database.connect() as connection:
+        from dispatcher.contacts import personal_of
+
+        personal = personal_of(connection, key_ring, pages.anna)
+    assert (personal.first_name, personal.postal_code) == ("Ana María", "EC1A 7JQ")
+    assert personal.email == "anna@mail.example"  # an address proves who they are; it is not corrected here
+    assert ("own_data.corrected", f"contact {pages.anna}") in pages.audited()
+
+
+def test_everything_can_be_taken_along_and_read(pages: OwnPages, web: Web) -> None:
+    path = ask(web, pages)
+    page = opened(web, path).text
+    download = post(web, path, Fields(page).form("download"))
+
+    assert download.header("Content-Type") == "application/json"
+    assert download.header("Content-Disposition") == 'attachment; filename="my-data.json"'
+    assert "anna@mail.example" in json.dumps(json.loads(download.body))
+    readable = post(web, path, Fields(page).form("all")).text
+    assert "anna@mail.example" in readable
+    assert [action for action, _ in pages.audited()].count("own_data.exported") == 2
+
+
+def test_erasing_asks_twice_and_then_is_done(pages: OwnPages, web: Web) -> None:
+    preferences, path = pages.page(), ask(web, pages)
+    form = Fields(opened(web, path).text).form("erase")
+
+    assert "tick the box first" in post(web, path, form).text
+    assert pages.one("SELECT erased_at FROM contact") is None
+    done = post(web, path, [*form, ("sure", "yes")])
+    assert (done.status, "Your data have been erased" in done.text) == (200, True)
+    assert pages.one("SELECT data_key FROM contact") is None
+    for link in (path, preferences):
+        assert "Your data have been erased" in get(web, link).text
+    assert post(web, path, form).text.count("Firstanna") == 0
+
+
+def test_erasing_is_in_progress_while_a_message_is_on_the_wire(pages: OwnPages, web: Web, key_ring: KeyRing) -> None:
+    pages.shop.plan("hello")
+    pages.hand_over()
+    preferences, path = pages.page(), ask(web, pages)
+    form = [*Fields(opened(web, path).text).form("erase"), ("sure", "yes")]
+
+    answer = post(web, path, form)
+    assert (answer.status, "Your data are being erased" in answer.text) == (202, True)
+    assert "Your data are being erased" in get(web, preferences).text
+    assert pages.one("SELECT data_key IS NOT NULL FROM contact")
+    pages.do("UPDATE message SET status = 'sent', settled_at = clock_timestamp() WHERE status = 'sending'")
+    from dispatcher import rights
+
+    rights.finish_erasures(pages.database, key_ring)
+    assert "Your data have been erased" in get(web, path).text
+
+
+def test_nothing_of_the_link_is_logged(pages: OwnPages, web: Web, capfd: pytest.CaptureFixture[str]) -> None:
+    path = ask(web, pages)
+    opened(web, path)
+    logged = "".join(capfd.readouterr())
+
+    assert "/m/{token:path}" in logged
+    assert path not in logged
