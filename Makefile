@@ -22,10 +22,10 @@ endif
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo up run test test-all check lint types arrows wheel fmt bench lock clean
+.PHONY: help setup demo up run test test-all check screenshots lint types arrows wheel fmt bench lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 setup: .venv/.runtime ## the virtual environment .venv with the locked versions, and .venv/bin/dispatcher
 	@:
@@ -47,6 +47,9 @@ test-all: .venv/.dev ## the tests and their longer campaigns
 check: lint types arrows wheel ## what CI runs: lint, types, arrows, wheel, tests with more examples
 	@echo "tests, with more examples"
 	@HYPOTHESIS_PROFILE=check $(PYTEST) -m "not slow or reference"
+
+screenshots: .venv/.dev ## the pictures in docs/screenshots anew, from the real pages (needs Chromium)
+	@DISPATCHER_SCREENSHOTS=1 $(BIN)/python -m pytest tests/acceptance/test_pages_in_a_browser.py
 
 lint: .venv/.dev ## ruff: rules and format
 	@echo "lint"

@@ -55,6 +55,7 @@ def test_the_example_mails_are_as_reviewed(mail: str, locale: str) -> None:
         unsubscribe_url="https://mail.giftshop.example/u/AQLmBgZvZmZlcnPIAQ.q7Rj2mZ0cVnT1xW5yKb8Pg"
         if marketing
         else None,
+        preferences_url="https://mail.giftshop.example/p/AQLmBgbIAQ.q7Rj2mZ0cVnT1xW5yKb8Pg",
         confirm_url="https://mail.giftshop.example/d/AQLmBgfIAW5ld3M.q7Rj2mZ0cVnT1xW5yKb8Pg" if opt_in else None,
         data=CART if mail == "email/abandoned-cart" else {} if marketing or opt_in else ORDER,
         interests=["christmas", "home_decor"],

@@ -43,6 +43,7 @@ def make_context(*, first_name: str = "Zoë", marketing: bool = True, **data: An
         shop=SHOP,
         topic_title="Offers" if marketing else None,
         unsubscribe_url=URL if marketing else None,
+        preferences_url="https://shop.example/p/AQLmBgbIAQ.q7Rj2mZ0cVnT1xW5yKb8Pg",
         data=data,
         interests=["home_decor"],
     )
