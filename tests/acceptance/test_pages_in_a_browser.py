@@ -178,8 +178,8 @@ def test_everything_can_be_reached_and_done_by_keyboard(browser: Browser, pages:
         _tab_to(page, "Letters from the shop")
         page.keyboard.press("Space")
         _tab_to(page, "Save my choice")
-        page.keyboard.press("Enter")
-        page.wait_for_load_state()
+        with page.expect_navigation():
+            page.keyboard.press("Enter")
         assert "You will receive “Letters from the shop”" in said(page)
         assert pages.state("letters") == "granted"
         _tab_to(page, "Pause")
@@ -187,8 +187,8 @@ def test_everything_can_be_reached_and_done_by_keyboard(browser: Browser, pages:
         _tab_to(page, "One week")
         page.keyboard.press("ArrowDown")
         _tab_to(page, "Pause", tag="BUTTON")
-        page.keyboard.press("Enter")
-        page.wait_for_load_state()
+        with page.expect_navigation():
+            page.keyboard.press("Enter")
         assert "Paused until" in said(page)
         assert complaints == []
 
