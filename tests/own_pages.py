@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,7 @@ from sqlalchemy import Engine, text
 from dispatcher import clock, consent
 from dispatcher.apply import apply
 from dispatcher.keys import KeyRing
-from dispatcher.tokens import DataTokens, PreferenceTokens, UnsubscribeTokens, WayHome
+from dispatcher.tokens import PreferenceTokens, UnsubscribeTokens, WayHome
 from dispatcher.workspace import read_workspace
 
 _LETTERS = {
@@ -127,9 +124,6 @@ class OwnPages:
             )
             return [(row.action, row.subject) for row in rows]
 
-    def data_token(self) -> DataTokens:
-        return DataTokens(self.shop.key_ring)
-
 
 def make_pages(database: Engine, key_ring: KeyRing, home: Path) -> OwnPages:
     with database.begin() as connection:
@@ -170,10 +164,3 @@ class Fields(HTMLParser):
 
 def encoded(fields: list[tuple[str, str]]) -> str:
     return urlencode(fields)
-
-
-@contextmanager
-def days_later(pages: OwnPages, days: float) -> Iterator[None]:
-    """Let some days pass, for good."""
-    pages.shop.wait(timedelta(days=days))
-    yield

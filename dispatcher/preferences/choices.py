@@ -20,7 +20,7 @@ from dispatcher.errors import Refused
 from dispatcher.keys import KeyRing
 from dispatcher.preferences import ACTOR
 from dispatcher.preferences.standing import Choice, Standing, stand
-from dispatcher.preferences.whose import Way, find, hold
+from dispatcher.preferences.whose import Person, Way, find, hold
 from dispatcher.shop import load_shop
 from dispatcher.tokens import WayOut
 
@@ -34,6 +34,7 @@ WORDING = "preference-centre"
 class Chosen:
     """What became of a choice."""
 
+    left: list[Pair] = field(default_factory=list)
     withdrawals: list[unsubscribe.Withdrawal] = field(default_factory=list)  #: committed, and not yet answered
     joined: list[Pair] = field(default_factory=list)  #: granted with the click
     asked: list[Pair] = field(default_factory=list)  #: a message asks whether it was them
@@ -60,27 +61,14 @@ def choose(
     A page that lay open while its reader unsubscribed elsewhere so changes nothing that was not touched on it.
     """
     with database.connect() as connection:
-        find(connection, key_ring, way)
-    chosen = Chosen()
-    leave(database, key_ring, way, set(shown) - set(wanted), sealed, chosen)
-    for pair in sorted(set(wanted) - set(shown)):
+        person = find(connection, key_ring, way)
+        known = _all_topics(connection, person)
+    chosen = Chosen(refused=sorted(set(wanted) - set(shown) - known))
+    _leave(database, key_ring, person, (set(shown) - set(wanted)) & known, sealed, chosen)
+    for pair in sorted((set(wanted) - set(shown)) & known):
         with database.begin() as connection:
             _join(connection, key_ring, way, pair, words, sealed, chosen)
     return chosen
-
-
-def leave(
-    database: Engine, key_ring: KeyRing, way: Way, pairs: Iterable[Pair], sealed: Mapping[str, str], chosen: Chosen
-) -> None:
-    """Withdraw each of these topics; the barrier's answers are the caller's to wait for."""
-    with database.connect() as connection:
-        person = find(connection, key_ring, way)
-    for channel, topic in sorted(pairs):
-        if channel in person.addresses:
-            way_out = WayOut(person.contact_id, channel, topic, person.addresses[channel])
-            chosen.withdrawals.append(
-                unsubscribe.begin(database, key_ring, way_out, source=ACTOR, sealed=sealed, audited_by=ACTOR)
-            )
 
 
 def leave_everything(database: Engine, key_ring: KeyRing, way: Way, sealed: Mapping[str, str]) -> Chosen:
@@ -88,11 +76,29 @@ def leave_everything(database: Engine, key_ring: KeyRing, way: Way, sealed: Mapp
     chosen = Chosen()
     with database.connect() as connection:
         person = find(connection, key_ring, way)
-        held = {(one.channel, one.topic) for one in consent.state_of(connection, person.contact_id)}
-        topics = load_shop(connection).topics
-    pairs = held | {(channel, topic) for topic, rules in topics.items() for channel in rules.channels}
-    leave(database, key_ring, way, pairs, sealed, chosen)
+        everything = _all_topics(connection, person)
+    _leave(database, key_ring, person, everything, sealed, chosen)
     return chosen
+
+
+def _all_topics(connection: Connection, person: Person) -> set[Pair]:
+    """Return what the shop offers, and what the person has ever spoken of, on the channels they have."""
+    held = {(one.channel, one.topic) for one in consent.state_of(connection, person.contact_id)}
+    topics = load_shop(connection).topics
+    offered = {(channel, topic) for topic, rules in topics.items() for channel in rules.channels}
+    return {(channel, topic) for channel, topic in held | offered if channel in person.addresses}
+
+
+def _leave(
+    database: Engine, key_ring: KeyRing, person: Person, pairs: Iterable[Pair], sealed: Mapping[str, str],
+    chosen: Chosen,
+) -> None:  # fmt: skip
+    """Withdraw each of these topics; the barrier's answers are the caller's to wait for."""
+    for channel, topic in sorted(pairs):
+        way_out = WayOut(person.contact_id, channel, topic, person.addresses[channel])
+        withdrawal = unsubscribe.begin(database, key_ring, way_out, source=ACTOR, sealed=sealed, audited_by=ACTOR)
+        chosen.withdrawals.append(withdrawal)
+        chosen.left.append((channel, topic))
 
 
 def _join(

@@ -50,14 +50,6 @@ _PRESENT = text("""
 """)
 
 
-def contact_of(connection: Connection, way: Way) -> int | None:
-    """Return the contact a link names, erased or not; None if there is none."""
-    found: int | None = connection.scalar(
-        text("SELECT COALESCE(merged_into, id) FROM contact WHERE id = :id"), {"id": way.contact_id}
-    )
-    return found
-
-
 def find(connection: Connection, key_ring: KeyRing, way: Way) -> Person:
     """Return the person; BadToken if they have another address by now, were erased, or never were.
 

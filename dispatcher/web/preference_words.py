@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from dispatcher.content.filters import date_in
-from dispatcher.content.pages import Say, page_language, render_page
+from dispatcher.content.pages import Say, page_language
 from dispatcher.definitions import Shop, Silence
 from dispatcher.hours import WEEKDAYS
 from dispatcher.preferences import choices, wishes
@@ -72,10 +72,6 @@ def _is_whole(silence: Silence) -> bool:
 
 def _known(days: Sequence[str]) -> tuple[str, ...]:
     return tuple(day for day in WEEKDAYS if day in days)
-
-
-def render(name: str, language: str, values: Mapping[str, Any]) -> str:
-    return render_page(name, language, values)
 
 
 def context(

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dispatcher import rights, unsubscribe
-from dispatcher.content.pages import LANGUAGES
+from dispatcher.content.pages import LANGUAGES, render_page
 from dispatcher.definitions import Shop
 from dispatcher.preferences import choices, data_links, standing, whose, wishes
 from dispatcher.preferences.choices import Chosen, Pair
@@ -92,7 +92,7 @@ def _page(request: Request, view: View, outcome: Outcome) -> Response:
     language = outcome.language or language_for(request, view)
     context = preference_words.context(view.shop, view.standing, language, outcome.notices, outcome.quiet)
     context |= {"post_url": f"{request.url.path}?lang={language}", "section": outcome.section}
-    return html(preference_words.render("preferences", language, context), outcome.status)
+    return html(render_page("preferences", language, context), outcome.status)
 
 
 def language_for(request: Request, view: View) -> str:
@@ -120,8 +120,7 @@ async def _choose(posted: Posted) -> Outcome:
         sealed=who_clicked(posted.request),
     )  # fmt: skip
     chosen = await in_thread(room.pools.withdrawals, work)
-    left = _pairs(posted.form.one("shown").split()) - _pairs(posted.form.all("topic"))
-    return await _settle(room, chosen, [Notice("said_left", pair=pair) for pair in sorted(left)])
+    return await _settle(room, chosen, [Notice("said_left", pair=pair) for pair in chosen.left])
 
 
 async def _stop(posted: Posted) -> Outcome:

@@ -129,7 +129,7 @@ def _keep_quiet(page: Page, pages: OwnPages) -> None:
     unfold(page, "Quiet hours")
     page.get_by_label("From", exact=True).fill("22:00")
     page.get_by_label("To", exact=True).fill("08:00")
-    page.get_by_role("group", name="Quiet all day on").get_by_role("checkbox", name="Sunday").check()
+    page.get_by_role("group", name="Whole quiet days").get_by_role("checkbox", name="Sunday").check()
     page.get_by_role("button", name="Save quiet hours").click()
     assert "Your quiet hours are saved" in said(page)
     assert pages.one("SELECT jsonb_array_length(quiet_hours) FROM contact") == 2

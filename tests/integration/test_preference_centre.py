@@ -169,6 +169,16 @@ def test_no_body_breaks_it(pages: OwnPages, web: Web, body: bytes, kind: str) ->
     assert pages.state() == "granted"
 
 
+def test_topics_that_nobody_offers_are_not_written_down(pages: OwnPages, web: Web) -> None:
+    before = pages.one("SELECT count(*) FROM consent_event")
+    answer = post(
+        web, pages.page(), [("do", "topics"), ("shown", "email:nonsense fax:offers"), ("topic", "email:more")]
+    )
+
+    assert "cannot be chosen here" in answer.text
+    assert pages.one("SELECT count(*) FROM consent_event") == before
+
+
 # --- topics
 
 
