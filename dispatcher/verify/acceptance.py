@@ -106,7 +106,10 @@ def was_accepted(found: Examination) -> None:
 
 
 def links_are_own(found: Examination) -> None:
-    """INV-14.  A link of one who was merged opens the person they were merged into."""
+    """INV-14, of links to one's own pages too, which name no topic.
+
+    A link of one who was merged opens the person they were merged into.
+    """
     found.count("SELECT count(*) FROM verify_token")
     found.ask("""
         SELECT 'line ' || l.line || ': mail ' || m.id || CASE WHEN l.ways_out <> 1
@@ -116,15 +119,17 @@ def links_are_own(found: Examination) -> None:
         WHERE m.class = 'marketing' AND m.channel = 'email' AND (l.ways_out <> 1 OR NOT l.one_click)""")
     found.ask(f"""
         WITH {PEOPLE}
-        SELECT 'line ' || l.line || ': the link in ' || CASE t.place WHEN 'body' THEN 'the body' ELSE t.place END
+        SELECT 'line ' || l.line || ': the link '
+            || CASE t.place WHEN 'body' THEN 'in the body' WHEN 'page' THEN 'to a page' ELSE 'in ' || t.place END
             || ' of message ' || m.id || CASE
                WHEN t.contact_id IS NULL THEN ' does not open'
                WHEN theirs.root IS DISTINCT FROM mine.root THEN ' opens contact ' || t.contact_id
-               WHEN t.topic IS DISTINCT FROM m.topic OR t.channel <> m.channel THEN ' opens another topic'
+               WHEN t.channel <> m.channel OR t.place <> 'page' AND t.topic IS DISTINCT FROM m.topic
+                   THEN ' opens another topic'
                ELSE ' opens address ' || t.address_id END
         FROM verify_token t JOIN verify_line l USING (line) JOIN message m ON m.id = l.message_id
         JOIN person mine ON mine.id = m.contact_id LEFT JOIN person theirs ON theirs.id = t.contact_id
-        WHERE theirs.root IS DISTINCT FROM mine.root OR t.topic IS DISTINCT FROM m.topic
+        WHERE theirs.root IS DISTINCT FROM mine.root OR t.place <> 'page' AND t.topic IS DISTINCT FROM m.topic
            OR t.channel IS DISTINCT FROM m.channel OR t.address_id IS DISTINCT FROM m.address_id""")  # noqa: S608
     found.ask("""
         SELECT 'line ' || l.line || ': a link in message ' || l.message_id || ' counts the clicks of '

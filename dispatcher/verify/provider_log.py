@@ -1,7 +1,7 @@
 """The provider's own log, put beside the ledger in temporary tables so that one query can compare all of it.
 
-`verify_line` has a row per accepted message, `verify_token` one per unsubscribe link in it, `verify_click` one per link
-whose clicks are counted, `verify_mention` one per foreign e-mail address in it, by its keyed hash.  The log is
+`verify_line` has a row per accepted message, `verify_token` one per link of a person's own in it, `verify_click` one per
+link whose clicks are counted, `verify_mention` one per foreign e-mail address in it, by its keyed hash.  The log is
 streamed: its size does not matter.
 """
 
@@ -24,7 +24,15 @@ from dispatcher.db import copy_rows
 from dispatcher.errors import Refused
 from dispatcher.keys import KeyRing
 from dispatcher.tables import CHANNELS
-from dispatcher.tokens import BadToken, ClickTokens, UnsubscribeTokens
+from dispatcher.tokens import (
+    BadToken,
+    ClickTokens,
+    DataTokens,
+    PreferenceTokens,
+    UnsubscribeTokens,
+    WayHome,
+    WayToData,
+)
 
 _PAGE = 5_000
 _TELL_EVERY = 20_000
@@ -120,6 +128,10 @@ class _Reader:
         self._key_ring = key_ring
         self._tokens = UnsubscribeTokens(key_ring)
         self._clicks = ClickTokens(key_ring)
+        self._own_pages: dict[str, PreferenceTokens | DataTokens] = {
+            "p": PreferenceTokens(key_ring),
+            "m": DataTokens(key_ring),
+        }
         self._log = log
         self._lines: list[tuple[Any, ...]] = []
         self._links: list[tuple[Any, ...]] = []
@@ -127,6 +139,7 @@ class _Reader:
         self._mentions: list[tuple[Any, ...]] = []
         self._email_hash = lru_cache(maxsize=4096)(self._hash_of_email)
         self._opened = lru_cache(maxsize=16)(self._open)  # the same link stands in a mail three times
+        self._own_page = lru_cache(maxsize=16)(self._open_page)
 
     def take(self, number: int, raw: bytes) -> None:
         if not raw.strip():
@@ -176,6 +189,9 @@ class _Reader:
         for tracked_id in {self._opened_click(found[1]) for part in words for found in _CLICK_LINK.finditer(part)}:
             if tracked_id is not None:
                 self._clickable.append((number, tracked_id))
+        for link in {found.groups() for part in words for found in _PAGE_LINK.finditer(part)}:
+            if (page := self._own_page(*link)) is not None:
+                self._links.append((number, "page", page.contact_id, page.channel, None, page.address_id))
         words += [value for name, value in headers if name != "message-id"]
         for digest in {self._email_hash(address) for part in words for address in addresses_in(part)}:
             if digest is not None and digest != to_hash:
@@ -195,6 +211,13 @@ class _Reader:
         except BadToken:
             return None
 
+    def _open_page(self, kind: str, token: str) -> WayHome | WayToData | None:
+        """Return whose page it is; None if it is no link of ours: a shop's own address may look like one."""
+        try:
+            return self._own_pages[kind].read(token)
+        except BadToken:
+            return None
+
     def _hash(self, channel: str, to: str) -> bytes | None:
         try:
             normal = normal_email(to) if channel == "email" else normal_phone(to, None)
@@ -208,6 +231,7 @@ class _Reader:
 
 _LINK = re.compile(r"/u/([A-Za-z0-9_-]{4,130}\.[A-Za-z0-9_-]{22})(?![A-Za-z0-9_-])")
 _CLICK_LINK = re.compile(r"/c/([A-Za-z0-9_-]{16,32})(?![A-Za-z0-9_-])")
+_PAGE_LINK = re.compile(r"/([pm])/([A-Za-z0-9_-]{4,130}\.[A-Za-z0-9_-]{22})(?![A-Za-z0-9_-])")
 # Both ways of reading what stands before the @: everything that may, and what usually does (?to=ana@...).
 _BEFORE = (re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+"), re.compile(r"[A-Za-z0-9._+-]+"))
 _AT = re.compile(r"@([\w-]+(?:\.[\w-]+)+)")  # from the @ on: looked for in one go, whatever is before it

@@ -516,6 +516,19 @@ def test_who_touches_the_audit_is_found(shop: Run, database: Engine) -> None:
     assert shop("verify").code == 1
 
 
+def test_a_contacts_pause_and_quiet_hours_are_shown(shop: Run, database: Engine) -> None:
+    with database.begin() as connection:
+        connection.execute(
+            text("""UPDATE contact SET paused_until = '2100-01-01Z', quiet_hours =
+                    '[{"hours": "22:00-08:00", "days": ["mon", "tue"]}, {"hours": "00:00-24:00", "days": ["sun"]}]'
+                    WHERE external_id = 'agreed'""")
+        )
+
+    assert shop("contact", "show", "agreed", "--json").json["quiet_hours"] == "22:00-08:00 mon tue; 00:00-24:00 sun"
+    assert "2100-01-01" in shop("contact", "show", "agreed").out
+    assert shop("contact", "show", "silent", "--json").json["quiet_hours"] is None
+
+
 def test_consent_is_shown_granted_and_withdrawn_for_good(shop: Run, database: Engine) -> None:
     def states(contact: str) -> dict[str, str]:
         return {held["topic"]: held["state"] for held in shop("consent", "show", contact, "--json").json}

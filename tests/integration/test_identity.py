@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -93,6 +94,21 @@ def test_blanks_are_filled_and_the_tombstone_keeps_nothing_personal(
         None,
         {},
     )
+
+
+def test_the_wishes_of_both_are_kept(connection: Connection, key_ring: KeyRing, two: tuple[int, int]) -> None:
+    """Silence is never loosened, and what was authorised before the merge did not know of the other's wish."""
+    night, sunday = ({"hours": hours, "days": ["sun"]} for hours in ("22:00-08:00", "00:00-24:00"))
+    wish = text("UPDATE contact SET paused_until = :until, quiet_hours = CAST(:hours AS jsonb) WHERE id = :id")
+    connection.execute(wish, {"until": None, "hours": json.dumps([night]), "id": two[0]})
+    connection.execute(wish, {"until": THEN, "hours": json.dumps([sunday]), "id": two[1]})
+    merge(connection, key_ring, *two)
+    kept = connection.execute(text("SELECT * FROM contact WHERE id = :id"), {"id": two[0]}).one()
+
+    assert kept.quiet_hours == [night, sunday]
+    assert kept.paused_until == THEN
+    assert kept.paused_seq is not None
+    assert kept.quiet_hours_seq is not None
 
 
 def test_chains_of_tombstones_lead_straight_to_the_survivor(

@@ -14,7 +14,8 @@ from sqlalchemy.engine import URL
 from verifying import ONE_SENT, Line, a_shop, broken, by_name, look, look_for, written
 
 from dispatcher.errors import Refused
-from dispatcher.verify import verify
+from dispatcher.tokens import PreferenceTokens, WayHome
+from dispatcher.verify import Result, verify
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +113,21 @@ def test_what_the_log_says_otherwise_is_found(
 
     assert result.status == "broken"
     assert any(finding in each for each in result.findings), result.findings
+
+
+def test_a_link_to_somebody_elses_page_is_found_and_one_to_their_own_is_not(ledger: Ledger, tmp_path: Path) -> None:
+    def with_link_of(external_id: str) -> Result:
+        query = text("SELECT id, email_address_id FROM contact WHERE external_id = :id")
+        with ledger.database.connect() as connection:
+            contact_id, address_id = connection.execute(query, {"id": external_id}).one()
+        lines = ledger.lines()
+        mail = next(line for line in lines if line["contact"] == "p00")
+        token = PreferenceTokens(ledger.key_ring).make(WayHome(contact_id, "email", address_id))
+        mail["text"] += f"\nhttps://shop.example/p/{token}\nhttps://shop.example/p/shoes.AAAAAAAAAAAAAAAAAAAAAA\n"
+        return look(ledger, log=written(tmp_path, lines))["INV-14"]
+
+    assert with_link_of("p00").status == "holds"
+    assert "the link to a page of message" in with_link_of("p01").findings[0]
 
 
 def test_an_acceptance_of_what_the_ledger_calls_failed_is_found(ledger: Ledger) -> None:
