@@ -1,7 +1,7 @@
 """The provider's own log, put beside the ledger in temporary tables so that one query can compare all of it.
 
-`verify_line` has a row per accepted message, `verify_token` one per link of a person's own in it, `verify_click` one per
-link whose clicks are counted, `verify_mention` one per foreign e-mail address in it, by its keyed hash.  The log is
+`verify_line` has a row per accepted message, `verify_token` one per link to somebody's page in it, `verify_click` one
+per link whose clicks are counted, `verify_mention` one per foreign e-mail address in it, by its keyed hash.  The log is
 streamed: its size does not matter.
 """
 
