@@ -106,6 +106,7 @@ class _Answer:
             headers = MutableHeaders(scope=message)
             for name, value in self._headers.items():
                 headers.setdefault(name, value)
+            headers.update(self._scope.get("state", {}).get("answer_headers", {}))
             headers["X-Request-Id"] = self.request_id
         await self._send(message)
 

@@ -15,9 +15,11 @@ from dispatcher.errors import NotFound, Refused
 def test_a_key_opens_what_its_scopes_say_and_nothing_else(connection: Connection) -> None:
     key = api_keys.create(connection, "shop", ["messages:write"])
 
-    assert api_keys.authenticate(connection, key, "messages:write").name == "shop"
+    shop = api_keys.authenticate(connection, key)
+    api_keys.require(shop, "messages:write")
+    assert shop.name == "shop"
     with pytest.raises(NotPermitted, match="lacks the scope messages:read"):
-        api_keys.authenticate(connection, key, "messages:read")
+        api_keys.require(shop, "messages:read")
 
 
 def test_only_a_hash_of_the_key_is_kept(connection: Connection) -> None:
@@ -40,7 +42,7 @@ def test_what_is_not_a_key_is_refused(connection: Connection) -> None:
     api_keys.create(connection, "shop", ["messages:write"])
     for wrong in ("", "dsp_", "dsp_" + "A" * 43, "Bearer x", "é" * 47, "\ud800", "x" * 100_000, "\0"):
         with pytest.raises(NotAuthenticated):
-            api_keys.authenticate(connection, wrong, "messages:write")
+            api_keys.authenticate(connection, wrong)
 
 
 def test_a_revoked_key_is_refused_like_an_unknown_one(connection: Connection) -> None:
@@ -49,9 +51,9 @@ def test_a_revoked_key_is_refused_like_an_unknown_one(connection: Connection) ->
     api_keys.revoke(connection, "shop")  # twice is fine
 
     with pytest.raises(NotAuthenticated) as revoked:
-        api_keys.authenticate(connection, key, "messages:write")
+        api_keys.authenticate(connection, key)
     with pytest.raises(NotAuthenticated) as unknown:
-        api_keys.authenticate(connection, "dsp_" + "A" * 43, "messages:write")
+        api_keys.authenticate(connection, "dsp_" + "A" * 43)
     assert str(revoked.value) == str(unknown.value)
     assert [key.revoked_at is None for key in api_keys.list_keys(connection)] == [False]
 
@@ -83,7 +85,7 @@ def test_its_use_is_noted_once_a_minute(database: Engine) -> None:
 
     def use() -> object:
         with database.begin() as connection:
-            api_keys.authenticate(connection, key, "messages:write")
+            api_keys.authenticate(connection, key)
         with database.begin() as connection:
             return api_keys.list_keys(connection)[0].last_used_at
 
@@ -99,7 +101,7 @@ def test_a_request_does_not_wait_for_another_that_notes_the_same_key(database: E
     with database.begin() as connection:
         key = api_keys.create(connection, "shop", ["messages:write"])
     with database.begin() as slow, database.begin() as quick:
-        api_keys.authenticate(slow, key, "messages:write")  # holds the row until its transaction ends
+        api_keys.authenticate(slow, key)  # holds the row until its transaction ends
         quick.execute(text("SET LOCAL lock_timeout = '100ms'"))
 
-        assert api_keys.authenticate(quick, key, "messages:write").name == "shop"
+        assert api_keys.authenticate(quick, key).name == "shop"
