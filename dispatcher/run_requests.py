@@ -46,7 +46,7 @@ def known_run(connection: Connection, request: RunRequest) -> UUID | None:
 
 def start(connection: Connection, request: RunRequest, *, by: str) -> UUID:
     """Return the run of this request; the first time it is started.  Errors: those of `known_run` and `runs.start`."""
-    connection.execute(_LOCK, {"request": f"run\0{request.client}\0{request.idempotency_key}"})
+    connection.execute(_LOCK, {"request": f"run {request.client} {request.idempotency_key}"})
     known = known_run(connection, request)
     if known is not None:
         return known

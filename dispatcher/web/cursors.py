@@ -28,7 +28,8 @@ class Cursors:
 
     def make(self, listing: str, last: list[Any]) -> str:
         """Return the cursor behind `last`, the key of an item of this listing."""
-        return str(self._serializer.dumps([listing, last]))
+        signed: str | bytes = self._serializer.dumps([listing, last])
+        return signed if isinstance(signed, str) else signed.decode("ascii")
 
     def read(self, listing: str, cursor: str | None) -> list[Any] | None:
         """Return the key that the cursor stands behind, None without one; InvalidFields if it is of another list."""

@@ -176,6 +176,7 @@ async def read_campaign(request: Request, response: Response, name: CampaignName
     **operation(
         "putCampaign", "campaigns:write", body=True, example=_TOLD | {"action": "changed"},
         also={201: "made", 409: "there is a trigger of this name", 412: None},
+        links={name: {"name": "$request.path.name"} for name in ("readCampaign", "simulateCampaign", "startRun")},
     ),
 )  # fmt: skip
 async def put_campaign(

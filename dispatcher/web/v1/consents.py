@@ -10,7 +10,16 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, IPvAnyAddress, field_validator, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    IPvAnyAddress,
+    field_validator,
+    model_validator,
+)
 from sqlalchemy import Connection
 from starlette.exceptions import HTTPException
 
@@ -65,6 +74,13 @@ _HELD = {
 }  # fmt: skip
 
 
+def _text(value: Any) -> Any:
+    """Let no number pass for an address: 1 would be 0.0.0.1."""
+    if value is not None and not isinstance(value, str):
+        raise ValueError("is not a text")
+    return value
+
+
 class NewConsent(Asked):
     model_config = ConfigDict(json_schema_extra={"examples": [_ASKED]})
 
@@ -84,7 +100,7 @@ class NewConsent(Asked):
     )
     occurred_at: Annotated[AwareDatetime | None, Field(description="default: now; of a purchase: required")] = None
     wording: Wording | None = None
-    ip: Annotated[IPvAnyAddress | None, Field(description="kept encrypted")] = None
+    ip: Annotated[IPvAnyAddress | None, BeforeValidator(_text), Field(description="kept encrypted")] = None
     user_agent: Annotated[Printable | None, Field(max_length=300, description="kept encrypted")] = None
 
     @field_validator("occurred_at")

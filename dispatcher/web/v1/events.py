@@ -49,20 +49,22 @@ class Taken(BaseModel):
 
 
 def _text(most: int, description: str) -> dict[str, Any]:
-    return {"type": "string", "minLength": 1, "maxLength": most, "description": description}
+    """A whole number is taken as its digits, too: shops number their orders."""
+    return {"type": ["string", "integer"], "minLength": 1, "maxLength": most, "description": description}
 
 
-_NUMBER = {"type": "number", "description": "below 1e15; six decimals are kept"}
-_PROPERTIES = {"type": "object", "description": "whatever else is yours, at most eight levels deep"}
+_NUMBER = {"type": ["number", "string", "null"], "description": "below 1e15; six decimals are kept"}
+_PROPERTIES = {"type": ["object", "null"], "description": "whatever else is yours, at most eight levels deep"}
+_INTEREST = {"type": "string", "minLength": 1, "maxLength": LONGEST_NAME}
 _ITEM = {
     "type": "object",
     "additionalProperties": False,
     "properties": {
         "interest": {
             "description": "what it is about: one name, or a hierarchy of them",
-            "anyOf": [_text(LONGEST_NAME, "a name"), {"type": "array", "items": _text(LONGEST_NAME, "a name")}],
+            "anyOf": [_INTEREST, {"type": "array", "items": _INTEREST}, {"type": "null"}],
         },
-        "quantity": {"type": "number", "minimum": 0, "default": 1},
+        "quantity": {"type": ["number", "string", "null"], "minimum": 0, "default": 1},
         "value": _NUMBER,
         "properties": _PROPERTIES,
     },
@@ -79,7 +81,7 @@ _EVENT = {
         "occurred_at": {"type": "string", "format": "date-time", "description": "when it happened, with its offset"},
         "value": _NUMBER,
         "properties": _PROPERTIES,
-        "items": {"type": "array", "items": _ITEM},
+        "items": {"type": ["array", "null"], "items": _ITEM},
     },
 }
 _CART = {

@@ -84,6 +84,7 @@ _TOLD = _MESSAGE | {"template": "order-confirmation", "trigger": None}
     **operation(
         "askForMessage", "messages:write", body=True, status=202, example={"id": _ID},
         also={404: "there is no such contact", 409: "the `Idempotency-Key` came before with another body"},
+        links={name: {"message_id": "$response.body#/id"} for name in ("readMessage", "cancelMessage")},
     ),
 )  # fmt: skip
 async def submit_message(
@@ -118,7 +119,12 @@ async def submit_message(
     summary="The messages of a run",
     response_model=Listed[Message],
     dependencies=[Depends(permit("messages:read"))],
-    **operation("listMessages", "messages:read", example={"items": [_MESSAGE], "next": None}),
+    **operation(
+        "listMessages",
+        "messages:read",
+        example={"items": [_MESSAGE], "next": None},
+        links={"readMessage": {"message_id": "$response.body#/items/0/id"}},
+    ),
 )
 async def list_messages(
     request: Request, response: Response, run: Annotated[UUID, Query(description="whose messages")],

@@ -63,6 +63,7 @@ class Problem(BaseModel):
 
 
 _WHY = {
+    HTTPStatus.BAD_REQUEST: "the body is not even text",
     HTTPStatus.UNAUTHORIZED: "no key, or one that is not known, has expired or was revoked",
     HTTPStatus.FORBIDDEN: "the key lacks the scope; said before it is looked whether the thing exists",
     HTTPStatus.NOT_FOUND: "there is nothing of that name",
@@ -75,23 +76,27 @@ _WHY = {
     HTTPStatus.SERVICE_UNAVAILABLE: "the database is away: try again in a moment",
 }
 _EVERYWHERE = (401, 403, 422, 429, 503)
-_WITH_A_BODY = (413, 415)
+_WITH_A_BODY = (400, 413, 415)
 
 
 def operation(
     operation_id: str, scope: str, *, also: Mapping[int, str | None] | None = None, body: bool = False,
-    example: Any = None, status: int = 200,
+    example: Any = None, status: int = 200, links: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Return what FastAPI is to say of an operation: its id, its scope, every error, an example of its answer.
 
     `also`: further statuses, with why if it is not the usual.  `body`: it takes one.
+    `links`: which operations go on from its answer, and where in it their parameters are.
     """
     errors = dict.fromkeys((*_EVERYWHERE, *(_WITH_A_BODY if body else ())), None) | dict(also or {})
     responses: dict[int | str, dict[str, Any]] = {
         code: _error(code, why) if code >= 400 else {"description": why} for code, why in sorted(errors.items())
     }
+    done = responses.setdefault(status, {})
     if example is not None:
-        responses[status] = {"content": {"application/json": {"example": example}}}
+        done["content"] = {"application/json": {"example": example}}
+    if links:
+        done["links"] = {name: {"operationId": name, "parameters": dict(where)} for name, where in links.items()}
     return {
         "operation_id": operation_id,
         "status_code": status,

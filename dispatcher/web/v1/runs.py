@@ -85,6 +85,9 @@ _WRONG_STATE: dict[int, str | None] = {404: None, 409: "a run in that state cann
     **operation(
         "startRun", "runs:write", body=True, status=202, example={"run": _ID},
         also={404: None, 409: "it ran within a day (see `again`), or the `Idempotency-Key` came with another request"},
+        links={
+            name: {"run_id": "$response.body#/run"} for name in ("readRun", "pauseRun", "resumeRun", "cancelRun")
+        } | {"listMessages": {"run": "$response.body#/run"}},
     ),
 )  # fmt: skip
 async def start_run(
@@ -123,7 +126,12 @@ async def start_run(
     summary="The runs of campaigns",
     response_model=Listed[RunLine],
     dependencies=[Depends(permit("runs:read"))],
-    **operation("listRuns", "runs:read", example={"items": [_LINE], "next": None}),
+    **operation(
+        "listRuns",
+        "runs:read",
+        example={"items": [_LINE], "next": None},
+        links={"readRun": {"run_id": "$response.body#/items/0/run"}},
+    ),
 )
 async def list_runs(
     request: Request,

@@ -37,6 +37,7 @@ class Count(BaseModel):
     **operation(
         "listSegments", "segments:read",
         example={"items": [{"segment": "christmas-fans", "version": 3, "campaigns": ["christmas"]}], "next": None},
+        links={"countSegment": {"name": "$response.body#/items/0/segment"}},
     ),
 )  # fmt: skip
 async def list_segments(
