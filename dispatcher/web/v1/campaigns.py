@@ -135,10 +135,9 @@ class SimulationWish(Asked):
 @router.get(
     "/campaigns",
     summary="The campaigns",
-    response_model=Listed[CampaignLine],
     dependencies=[Depends(permit("campaigns:read"))],
     **operation(
-        "listCampaigns", "campaigns:read",
+        "listCampaigns", "campaigns:read", answers=Listed[CampaignLine],
         example={
             "items": [
                 {"campaign": "christmas", "channel": "email", "segment": "christmas-fans", "template": "christmas",
@@ -159,9 +158,8 @@ async def list_campaigns(
 @router.get(
     "/campaigns/{name}",
     summary="A campaign",
-    response_model=CampaignTold,
     dependencies=[Depends(permit("campaigns:read"))],
-    **operation("readCampaign", "campaigns:read", example=_TOLD, also={404: None}),
+    **operation("readCampaign", "campaigns:read", answers=CampaignTold, example=_TOLD, also={404: None}),
 )
 async def read_campaign(request: Request, response: Response, name: CampaignName) -> dict[str, Any]:
     """`ETag` is its version: send it back as `If-Match` with the change."""
@@ -172,9 +170,8 @@ async def read_campaign(request: Request, response: Response, name: CampaignName
 @router.put(
     "/campaigns/{name}",
     summary="Write a campaign",
-    response_model=CampaignTold,
     **operation(
-        "putCampaign", "campaigns:write", body=True, example=_TOLD | {"action": "changed"},
+        "putCampaign", "campaigns:write", answers=CampaignTold, body=True, example=_TOLD | {"action": "changed"},
         also={201: "made", 409: "there is a trigger of this name", 412: None},
         links={name: {"name": "$request.path.name"} for name in ("readCampaign", "simulateCampaign", "startRun")},
     ),
@@ -218,10 +215,9 @@ async def retire_campaign(
 @router.post(
     "/campaigns/{name}/simulate",
     summary="What a campaign would do",
-    response_model=Simulation,
     dependencies=[Depends(permit("campaigns:read"))],
     **operation(
-        "simulateCampaign", "campaigns:read", body=True, also={404: None},
+        "simulateCampaign", "campaigns:read", answers=Simulation, body=True, also={404: None},
         example={
             "campaign": "christmas", "as_of": "2026-11-25T10:00:00.000000Z", "audience": 412, "send": 380,
             "defer": {"QUIET_HOURS": 12}, "skip": {"NO_CONSENT": 20}, "warnings": [],

@@ -154,7 +154,7 @@ class ConsentState(BaseModel):
     "/contacts/{external_id}/consents",
     summary="Ask for, grant or withdraw consent",
     **operation(
-        "changeConsent", "consents:write", body=True, example=_HELD,
+        "changeConsent", "consents:write", answers=ConsentState, body=True, example=_HELD,
         also={
             202: "asked; or withdrawn while a message was leaving",
             404: "no such contact",

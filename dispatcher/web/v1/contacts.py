@@ -81,9 +81,8 @@ _EXAMPLE = {
 @router.put(
     "/contacts/{external_id}",
     summary="Make or change a contact",
-    response_model=Contact,
     **operation(
-        "putContact", "contacts:write", body=True, example=_EXAMPLE | {"outcome": "changed"},
+        "putContact", "contacts:write", answers=Contact, body=True, example=_EXAMPLE | {"outcome": "changed"},
         also={201: "made", 409: "the person was erased, and stays so", 412: None},
         links={name: {"external_id": "$request.path.external_id"} for name in ("readContact", "changeConsent")},
     ),
@@ -129,8 +128,7 @@ async def put(
 @router.get(
     "/contacts/{external_id}",
     summary="A contact",
-    response_model=Contact,
-    **operation("readContact", "contacts:read", example=_EXAMPLE, also={404: None}),
+    **operation("readContact", "contacts:read", answers=Contact, example=_EXAMPLE, also={404: None}),
 )
 async def read_contact(
     request: Request, response: Response, external_id: ContactId,

@@ -112,7 +112,8 @@ _TAKEN = {
     ],
 }  # fmt: skip
 _OPERATION = operation(
-    "recordEvents", "events:write", body=True, status=202, example=_TAKEN,
+    "recordEvents", "events:write", answers=Taken, body=True, status=202, example=_TAKEN,
+    links={"readMessage": {"message_id": "$response.body#/triggers/0/message"}},
     also={409: "a single event whose key is recorded with another body"},
 )  # fmt: skip
 _OPERATION["openapi_extra"] |= {"requestBody": _BODY}

@@ -40,9 +40,14 @@ _EXAMPLE = {
 @router.get(
     "/explain",
     summary="Why a contact gets a campaign, or not",
-    response_model=Explanation,
     dependencies=[Depends(permit("explain:read"))],
-    **operation("explain", "explain:read", example=_EXAMPLE, also={404: "there is no such contact, campaign or run"}),
+    **operation(
+        "explain",
+        "explain:read",
+        answers=Explanation,
+        example=_EXAMPLE,
+        also={404: "there is no such contact, campaign or run"},
+    ),
 )
 async def read_explanation(
     request: Request,

@@ -82,7 +82,7 @@ _TOLD = _MESSAGE | {"template": "order-confirmation", "trigger": None}
     "/messages",
     summary="Ask for a transactional message",
     **operation(
-        "askForMessage", "messages:write", body=True, status=202, example={"id": _ID},
+        "askForMessage", "messages:write", answers=MessageId, body=True, status=202, example={"id": _ID},
         also={404: "there is no such contact", 409: "the `Idempotency-Key` came before with another body"},
         links={name: {"message_id": "$response.body#/id"} for name in ("readMessage", "cancelMessage")},
     ),
@@ -117,11 +117,11 @@ async def submit_message(
 @router.get(
     "/messages",
     summary="The messages of a run",
-    response_model=Listed[Message],
     dependencies=[Depends(permit("messages:read"))],
     **operation(
         "listMessages",
         "messages:read",
+        answers=Listed[Message],
         example={"items": [_MESSAGE], "next": None},
         links={"readMessage": {"message_id": "$response.body#/items/0/id"}},
     ),
@@ -142,9 +142,8 @@ async def list_messages(
 @router.get(
     "/messages/{message_id}",
     summary="What became of a message",
-    response_model=MessageTold,
     dependencies=[Depends(permit("messages:read"))],
-    **operation("readMessage", "messages:read", example=_TOLD, also={404: None}),
+    **operation("readMessage", "messages:read", answers=MessageTold, example=_TOLD, also={404: None}),
 )
 async def read_message(request: Request, message_id: UUID) -> dict[str, Any]:
     """`status` is where it stands, `reason` why it is not simply on its way."""
@@ -154,9 +153,9 @@ async def read_message(request: Request, message_id: UUID) -> dict[str, Any]:
 @router.delete(
     "/messages/{message_id}",
     summary="Stop a message that has not left yet",
-    response_model=MessageTold,
     **operation(
-        "cancelMessage", "messages:write", example=_TOLD | {"status": "cancelled", "reason": "OPERATOR"},
+        "cancelMessage", "messages:write", answers=MessageTold,
+        example=_TOLD | {"status": "cancelled", "reason": "OPERATOR"},
         also={404: None, HTTPStatus.CONFLICT: "it is under way, or has come to its end"},
     ),
 )  # fmt: skip

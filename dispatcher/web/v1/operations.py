@@ -80,26 +80,30 @@ _WITH_A_BODY = (400, 413, 415)
 
 
 def operation(
-    operation_id: str, scope: str, *, also: Mapping[int, str | None] | None = None, body: bool = False,
-    example: Any = None, status: int = 200, links: Mapping[str, Mapping[str, str]] | None = None,
+    operation_id: str, scope: str, *, answers: Any = None, example: Any = None, status: int = 200, body: bool = False,
+    also: Mapping[int, str | None] | None = None, links: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Return what FastAPI is to say of an operation: its id, its scope, every error, an example of its answer.
 
-    `also`: further statuses, with why if it is not the usual.  `body`: it takes one.
-    `links`: which operations go on from its answer, and where in it their parameters are.
+    `answers`: the model of what it answers, if the return type does not say.  `body`: it takes one.  `also`: further
+    statuses, with why if it is not the usual.  `links`: the operations that go on from its answer, and where in it
+    their parameters are.
     """
-    errors = dict.fromkeys((*_EVERYWHERE, *(_WITH_A_BODY if body else ())), None) | dict(also or {})
-    responses: dict[int | str, dict[str, Any]] = {
-        code: _error(code, why) if code >= 400 else {"description": why} for code, why in sorted(errors.items())
-    }
-    done = responses.setdefault(status, {})
-    if example is not None:
-        done["content"] = {"application/json": {"example": example}}
-    if links:
-        done["links"] = {name: {"operationId": name, "parameters": dict(where)} for name, where in links.items()}
+    statuses = dict.fromkeys((*_EVERYWHERE, *(_WITH_A_BODY if body else ())), None) | dict(also or {})
+    responses: dict[int | str, dict[str, Any]] = {status: {}}
+    for code, why in sorted(statuses.items()):
+        responses[code] = _error(code, why) if code >= 400 else {"description": why or HTTPStatus(code).phrase}
+    for code, answer in responses.items():
+        if int(code) < 400 and answers is not None:
+            answer["model"] = answers
+        if int(code) < 400 and example is not None:
+            answer["content"] = {"application/json": {"example": example}}
+        if int(code) < 400 and links:
+            answer["links"] = {name: {"operationId": name, "parameters": dict(its)} for name, its in links.items()}
     return {
         "operation_id": operation_id,
         "status_code": status,
+        "response_model": answers,
         "responses": responses,
         "openapi_extra": {"security": [{"key": [scope]}], "x-scope": scope},
     }

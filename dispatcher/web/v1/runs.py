@@ -83,7 +83,7 @@ _WRONG_STATE: dict[int, str | None] = {404: None, 409: "a run in that state cann
     "/campaigns/{name}/runs",
     summary="Start a campaign now",
     **operation(
-        "startRun", "runs:write", body=True, status=202, example={"run": _ID},
+        "startRun", "runs:write", answers=Started, body=True, status=202, example={"run": _ID},
         also={404: None, 409: "it ran within a day (see `again`), or the `Idempotency-Key` came with another request"},
         links={
             name: {"run_id": "$response.body#/run"} for name in ("readRun", "pauseRun", "resumeRun", "cancelRun")
@@ -124,11 +124,11 @@ async def start_run(
 @router.get(
     "/runs",
     summary="The runs of campaigns",
-    response_model=Listed[RunLine],
     dependencies=[Depends(permit("runs:read"))],
     **operation(
         "listRuns",
         "runs:read",
+        answers=Listed[RunLine],
         example={"items": [_LINE], "next": None},
         links={"readRun": {"run_id": "$response.body#/items/0/run"}},
     ),
@@ -152,9 +152,8 @@ async def list_runs(
 @router.get(
     "/runs/{run_id}",
     summary="The figures of a run",
-    response_model=Run,
     dependencies=[Depends(permit("runs:read"))],
-    **operation("readRun", "runs:read", example=_FIGURES, also={404: None}),
+    **operation("readRun", "runs:read", answers=Run, example=_FIGURES, also={404: None}),
 )
 async def read_run(request: Request, run_id: UUID) -> dict[str, Any]:
     """Counted from the ledger at this moment."""
@@ -179,8 +178,7 @@ def _move(run_id: UUID, move: _Move, already: set[str], by: str) -> Callable[[Co
 @router.post(
     "/runs/{run_id}/pause",
     summary="Let nothing more of a run leave, for now",
-    response_model=Run,
-    **operation("pauseRun", "runs:write", example=_FIGURES | {"state": "paused"}, also=_WRONG_STATE),
+    **operation("pauseRun", "runs:write", answers=Run, example=_FIGURES | {"state": "paused"}, also=_WRONG_STATE),
 )
 async def pause_run(
     request: Request, run_id: UUID, key: Annotated[ApiKey, Depends(permit("runs:write"))]
@@ -192,8 +190,7 @@ async def pause_run(
 @router.post(
     "/runs/{run_id}/resume",
     summary="Let a paused run go on",
-    response_model=Run,
-    **operation("resumeRun", "runs:write", example=_FIGURES, also=_WRONG_STATE),
+    **operation("resumeRun", "runs:write", answers=Run, example=_FIGURES, also=_WRONG_STATE),
 )
 async def resume_run(
     request: Request, run_id: UUID, key: Annotated[ApiKey, Depends(permit("runs:write"))]
@@ -205,9 +202,8 @@ async def resume_run(
 @router.post(
     "/runs/{run_id}/cancel",
     summary="Never send what has not left yet",
-    response_model=Run,
     **operation(
-        "cancelRun", "runs:write", example=_FIGURES | {"state": "cancelled"},
+        "cancelRun", "runs:write", answers=Run, example=_FIGURES | {"state": "cancelled"},
         also=_WRONG_STATE | {HTTPStatus.CONFLICT: "it is over, or carries messages that are asked for one by one"},
     ),
 )  # fmt: skip

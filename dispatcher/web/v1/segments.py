@@ -33,9 +33,8 @@ class Count(BaseModel):
 @router.get(
     "/segments",
     summary="The segments",
-    response_model=Listed[Segment],
     **operation(
-        "listSegments", "segments:read",
+        "listSegments", "segments:read", answers=Listed[Segment],
         example={"items": [{"segment": "christmas-fans", "version": 3, "campaigns": ["christmas"]}], "next": None},
         links={"countSegment": {"name": "$response.body#/items/0/segment"}},
     ),
@@ -51,9 +50,8 @@ async def list_segments(
 @router.get(
     "/segments/{name}/count",
     summary="How many contacts a segment means",
-    response_model=Count,
     **operation(
-        "countSegment", "segments:read", also={404: None},
+        "countSegment", "segments:read", answers=Count, also={404: None},
         example={"segment": "christmas-fans", "as_of": "2026-11-25T10:00:00.000000Z", "count": 412},
     ),
 )  # fmt: skip

@@ -39,10 +39,10 @@ _EXAMPLE = {
 @router.get(
     "/suppressions",
     summary="The addresses that are never sent to",
-    response_model=Listed[Suppression],
     dependencies=[Depends(permit("suppressions:read"))],
     **operation(
-        "listSuppressions", "suppressions:read", example={"items": [_EXAMPLE], "next": None},
+        "listSuppressions", "suppressions:read", answers=Listed[Suppression],
+        example={"items": [_EXAMPLE], "next": None},
         also={404: "there is no such contact"},
     ),
 )  # fmt: skip
