@@ -1,4 +1,4 @@
-"""The limit of an API key: counted together by all web rooms, and no reason to refuse anything while the broker is away."""
+"""The limit of an API key: counted together by all web rooms; while the broker is away, by each for itself."""
 
 from __future__ import annotations
 
