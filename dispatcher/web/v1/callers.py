@@ -29,6 +29,8 @@ ANSWER_HEADERS = "answer_headers"
 class Callers:
     """The middleware in front of /v1; behind it `request.state.key` is the caller's."""
 
+    path = PREFIX  #: what the log calls a request that was not let in: it has no route yet
+
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
@@ -43,6 +45,7 @@ class Callers:
             refusal = answer_for(error)
             if refusal is None:
                 raise
+            scope["route"] = self
             await refusal(scope, receive, send)
             return
         if scope["method"] != "HEAD":

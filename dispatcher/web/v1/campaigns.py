@@ -273,7 +273,7 @@ def _parsed(name: str, definition: dict[str, Any]) -> Campaign:
     try:
         return Campaign.model_validate_json(orjson.dumps({**definition, "name": name}), strict=True)
     except orjson.JSONEncodeError as error:
-        raise InvalidFields([("body", "holds a number that is too large")]) from error
+        raise InvalidFields([("body", "holds what cannot be kept as JSON")]) from error
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
         raise InvalidFields([(".".join(("body", *map(str, one["loc"]))), one["msg"]) for one in found]) from error

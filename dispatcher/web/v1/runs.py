@@ -141,7 +141,7 @@ async def list_runs(
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> dict[str, Any]:
-    """The newest first."""
+    """The newest first.  Runs that carry single messages are not among them; their ids are with the messages."""
     return await list_page(
         request, response, "/v1/runs",
         lambda connection, after: lists.runs(connection, after, limit, campaign=campaign, state=state),
