@@ -24,6 +24,7 @@ from dispatcher.web.v1 import (
     events,
     explanations,
     messages,
+    rights,
     runs,
     segments,
     suppressions,
@@ -31,7 +32,7 @@ from dispatcher.web.v1 import (
 from dispatcher.web.v1.callers import Callers
 from dispatcher.web.v1.description import describe
 
-V1 = (contacts, consents, events, messages, campaigns, runs, explanations, segments, suppressions)
+V1 = (contacts, consents, rights, events, messages, campaigns, runs, explanations, segments, suppressions)
 
 
 def create_app(runtime: Runtime, *, wait: timedelta = unsubscribe.LONGEST_WAIT) -> FastAPI:

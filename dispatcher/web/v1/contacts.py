@@ -84,7 +84,10 @@ _EXAMPLE = {
     **operation(
         "putContact", "contacts:write", answers=Contact, body=True, example=_EXAMPLE | {"outcome": "changed"},
         also={201: "made", 409: "the person was erased, and stays so", 412: None},
-        links={name: {"external_id": "$request.path.external_id"} for name in ("readContact", "changeConsent")},
+        links={
+            name: {"external_id": "$request.path.external_id"}
+            for name in ("readContact", "changeConsent", "exportContact", "eraseContact")
+        },
     ),
 )  # fmt: skip
 async def put(
