@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -160,6 +162,21 @@ def test_the_same_start_again_is_the_same_run(database: Engine, web: Web, key: s
     assert start(web, key, "k4", campaign="nothing").status == 404
     with database.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM run")) == 2
+
+
+def test_racing_starts_with_one_key_are_one_run(database: Engine, web: Web, key: str) -> None:
+    at_once = threading.Barrier(4)
+
+    def ask_for(campaign: str) -> Answer:
+        at_once.wait()
+        return start(web, key, "race", campaign=campaign)
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(ask_for, ["hello", "hello", "hello", "christmas"]))
+    assert sorted(answer.status for answer in answers) in ([202, 202, 202, 409], [202, 409, 409, 409])
+    assert len({answer.json["run"] for answer in answers if answer.status == 202}) == 1
+    with database.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM run")) == 1
 
 
 def test_a_start_that_its_lane_cannot_finish_is_refused(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +167,19 @@ def test_what_was_read_is_what_is_changed(web: Web, key: str) -> None:
     assert put(web, key, "c1", {"country": "FR"}, If_Match=other.header("ETag") or "").status == 200
     assert put(web, key, "c1", {"country": "GB"}, If_Match="3").status == 422
     assert get(web, key, "c1").json["country"] == "FR"
+
+
+def test_racing_writes_of_one_person_make_one_contact(database: Engine, web: Web, key: str) -> None:
+    at_once = threading.Barrier(4)
+
+    def write(number: int) -> int:
+        at_once.wait()
+        return put(web, key, f"c{number % 2}", ANA, If_None_Match="*").status
+
+    with ThreadPoolExecutor(4) as pool:
+        statuses = sorted(pool.map(write, range(4)))
+    assert statuses == [200, 201, 412, 412]  # made; the other id is merged; each id's second is late
+    assert count(database, "contact") == 1
 
 
 def test_who_was_erased_is_not_taken_in_again(database: Engine, web: Web, key: str) -> None:

@@ -18,12 +18,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dispatcher import api_keys
 from dispatcher.api_keys import ApiKey, NotAuthenticated
+from dispatcher.web.guard import ANSWER_HEADERS
 from dispatcher.web.problems import answer_for
 from dispatcher.web.room import Room, in_thread, room_of
 
 PREFIX = "/v1/"
-#: In the state of a request: headers that its answer carries, whatever it is (`guard`).
-ANSWER_HEADERS = "answer_headers"
 
 
 class Callers:

@@ -103,7 +103,7 @@ async def put(
 
     One e-mail address is one contact: if it is another's, the two are merged, `outcome` says so, and `contact` is the
     id that stays.  Only that id overwrites fields, another of its ids fills what is blank.  Consent that is said here
-    is the shop's record: it never undoes a withdrawal.
+    is the shop's record: it never undoes a withdrawal.  The answer is masked: who writes need not be able to read.
     """
     room, expected = room_of(request), wanted_version(if_match, if_none_match)
     if external_id != external_id.strip():
@@ -119,7 +119,7 @@ async def put(
         )
         assert saved.contact_id is not None  # or it was refused
         with room.database.connect() as connection:
-            told = tell(connection, room.key_ring, saved.contact_id, reveal="personal:read" in key.scopes)
+            told = tell(connection, room.key_ring, saved.contact_id, reveal=False)
         return saved.outcome, told
 
     outcome, told = await in_thread(room.pools.api, work)
