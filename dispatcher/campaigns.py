@@ -73,7 +73,10 @@ def retire(connection: Connection, name: str, *, by: str, check: Check = lambda 
         load_campaign(connection, name)  # says which there are
         raise NotFound(f"there is no campaign {name}")
     check(row.version)
-    connection.execute(text("UPDATE campaign SET active = false, next_fire_at = NULL WHERE id = :id"), {"id": row.id})
+    connection.execute(
+        text("UPDATE campaign SET active = false, next_fire_at = NULL, fire_error = NULL WHERE id = :id"),
+        {"id": row.id},
+    )
     audit.record(connection, by, "campaign.retired", name, {})
     db.notify(connection, "campaign")
 
