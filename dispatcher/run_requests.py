@@ -22,7 +22,7 @@ class RunRequest:
     """Who asks for a run, under which key of their own, and what."""
 
     client: str
-    idempotency_key: str
+    idempotency_key: str | None  #: None: each request is one of its own
     campaign: str
     again: bool = False  #: also if it ran within a day
     even_unfinished: bool = False  #: also if its lane cannot carry it in time
@@ -34,6 +34,8 @@ class RunRequest:
 
 def known_run(connection: Connection, request: RunRequest) -> UUID | None:
     """Return the run that this request has started before; KeyReused if its key came with another request."""
+    if request.idempotency_key is None:
+        return None
     row = connection.execute(_KNOWN, {"client": request.client, "key": request.idempotency_key}).one_or_none()
     if row is None:
         return None
@@ -51,8 +53,7 @@ def start(connection: Connection, request: RunRequest, *, by: str) -> UUID:
     if known is not None:
         return known
     run_id = runs.start(connection, request.campaign, started_by=by, again=request.again)
-    connection.execute(
-        _NOTE,
-        {"id": run_id, "client": request.client, "key": request.idempotency_key, "hash": request.body_hash},
-    )
+    if request.idempotency_key is not None:
+        noted = {"client": request.client, "key": request.idempotency_key, "hash": request.body_hash}
+        connection.execute(_NOTE, {"id": run_id, **noted})
     return run_id

@@ -158,7 +158,7 @@ def test_the_same_start_again_is_the_same_run(database: Engine, web: Web, key: s
     assert (other.status, "another request" in other.json["detail"]) == (409, True)
     assert (soon.status, "less than 24 h ago" in soon.json["detail"]) == (409, True)
     assert meant.json["run"] != first.json["run"]
-    assert ask(web, key, "POST", "/v1/campaigns/hello/runs").status == 422
+    assert ask(web, key, "POST", "/v1/campaigns/hello/runs").status == 409  # without a key: by the rule of a day
     assert start(web, key, "k4", campaign="nothing").status == 404
     with database.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM run")) == 2

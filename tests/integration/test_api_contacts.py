@@ -59,7 +59,7 @@ def count(database: Engine, table: str) -> int:
 
 def test_a_contact_is_made_then_changed_then_left_alone(web: Web, key: str) -> None:
     made = put(web, key, "c1", ANA)
-    changed = put(web, key, "c1", {"last_name": "Silva"})
+    changed = put(web, key, "c1", {"contact_id": "c1", "last_name": "Silva", "zone": "Europe/London"})
     again = put(web, key, "c1", {"last_name": "Silva"})
 
     assert [(a.status, a.json["outcome"]) for a in (made, changed, again)] == [
@@ -99,6 +99,7 @@ def test_a_field_that_cannot_be_taken_is_named_and_nothing_is_saved(database: En
         ({"email_consent": "subscribed", "topic": "nothing"}, "body.email_consent"),
         ({"sms_consent": "subscribed"}, "body.sms_consent"),
         ({"email_consent": "subscribed", "email_consent_at": "soon"}, "body.email_consent_at"),
+        ({"contact_id": "c2"}, "body.contact_id"),
         ({"surprise": 1}, "body.surprise"),
     ]
     for change, field in wrong:

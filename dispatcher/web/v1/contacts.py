@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import ConfigDict, Field
+from pydantic import AliasChoices, ConfigDict, Field
 from sqlalchemy import Connection
 
 from dispatcher import audit
@@ -38,6 +38,7 @@ class ContactWish(Asked):
 
     model_config = ConfigDict(json_schema_extra={"examples": [_ANA]})
 
+    contact_id: Annotated[Text, Field(description="as in the path; may be left out")] = None
     email: Text = None
     phone: Annotated[Text, Field(description="E.164, or as written in `country`")] = None
     first_name: Text = None
@@ -46,7 +47,10 @@ class ContactWish(Asked):
     locale: Annotated[Text, Field(description="like pt-BR")] = None
     country: Annotated[Text, Field(description="ISO 3166-1, like GB")] = None
     subdivision: Annotated[Text, Field(description="ISO 3166-2, like US-CA or CA")] = None
-    timezone: Annotated[Text, Field(description="an IANA name, like Europe/London")] = None
+    timezone: Annotated[
+        Text,
+        Field(description="an IANA name, like Europe/London", validation_alias=AliasChoices("timezone", "zone")),
+    ] = None
     attributes: Annotated[
         dict[str, Annotated[str, Field(strict=True, max_length=1_000)] | Annotated[bool, Field(strict=True)]
              | Annotated[float, Field(strict=True, allow_inf_nan=False)] | None],
@@ -108,7 +112,9 @@ async def put(
     room, expected = room_of(request), wanted_version(if_match, if_none_match)
     if external_id != external_id.strip():
         raise InvalidFields([("path.external_id", "begins or ends with a blank")])
-    given = wanted.model_dump(exclude_unset=True)
+    if wanted.contact_id not in (None, external_id):
+        raise InvalidFields([("body.contact_id", "is not that of the path")])
+    given = wanted.model_dump(exclude_unset=True, exclude={"contact_id"})
 
     def work() -> tuple[Outcome, dict[str, Any]]:
         with room.database.connect() as connection:

@@ -96,12 +96,13 @@ async def start_run(
     name: CampaignName,
     key: Annotated[ApiKey, Depends(permit("runs:write"))],
     idempotency_key: Annotated[
-        Printable, Header(min_length=1, max_length=LONGEST_KEY, examples=["christmas-2026-by-hand"])
-    ],
+        Printable | None, Header(min_length=1, max_length=LONGEST_KEY, examples=["christmas-2026-by-hand"])
+    ] = None,
     wanted: NewRun | None = None,
 ) -> Started:
     """The same `Idempotency-Key` with the same request is the same run, for as long as the run is kept.
 
+    Without one a second start within a day is refused all the same, unless `again` says that it is meant.
     Everything that must not change under way is frozen: definition, segment, template, audience.
     """
     room, asked = room_of(request), wanted or NewRun()
