@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,8 +11,10 @@ from sqlalchemy import Connection, Row, text
 
 from dispatcher import audit, clock, db
 from dispatcher.apply import Action, lock_definitions, write_campaign
+from dispatcher.clicks.check import check_links
 from dispatcher.content import meta_of
 from dispatcher.definitions import Campaign, TemplateMeta
+from dispatcher.destinations import allowed_hosts
 from dispatcher.errors import Conflict, InvalidDefinition, InvalidFields, NotFound
 from dispatcher.references import Known, objections
 from dispatcher.runs import load_campaign
@@ -50,7 +52,7 @@ def put(connection: Connection, campaign: Campaign, *, by: str, check: Check = l
     lock_definitions(connection)
     row = _hold(connection, campaign.name)
     check(row.version if row is not None and row.active else None)
-    if found := list(objections(campaign, _known(connection))):
+    if found := [*objections(campaign, _known(connection)), *_about_links(connection, campaign)]:
         raise InvalidFields([(f"body.{name}", reason) for name, reason in found])
     trigger = connection.execute(
         text("SELECT FROM trigger WHERE name = :name AND active"), {"name": campaign.name}
@@ -94,6 +96,20 @@ def _known(connection: Connection) -> Known:
         templates={(row.channel, row.name): _meta(row.meta) for row in rows},
         shop=load_shop(connection),
     )
+
+
+def _about_links(connection: Connection, campaign: Campaign) -> Iterator[tuple[str, str]]:
+    """Yield the links of its template that may not lead where they lead, if their clicks are to be counted."""
+    files = connection.scalar(
+        text("SELECT files FROM template WHERE current AND channel = :channel AND name = :name"),
+        {"channel": campaign.channel, "name": campaign.template},
+    )
+    if not campaign.track_clicks or files is None:
+        return
+    place, because = f"templates/{campaign.channel}/{campaign.template}", f"{campaign.name} counts clicks"
+    for each in check_links(place, files, allowed_hosts(load_shop(connection)), because):
+        if each.level == "error":
+            yield "track_clicks", str(each)
 
 
 def _meta(content: str) -> TemplateMeta | None:

@@ -22,13 +22,19 @@ from dispatcher.keys import KeyRing
 from dispatcher.plan import plan_page
 from dispatcher.workspace import read_workspace
 
+LINK = '<a href="https://elsewhere.example/">there</a>'
 DEFINITION = {"channel": "email", "topic": "offers", "segment": "fans", "template": "christmas", "holdout": "5%"}
 
 
 @pytest.fixture
 def web(database: Engine, key_ring: KeyRing, tmp_path: Path) -> Iterator[Web]:
+    elsewhere = {
+        name.replace("/christmas/", "/elsewhere/"): content.replace("{{ contact.first_name }}", LINK)
+        for name, content in FILES.items()
+        if "/email/christmas/" in name
+    }
     with database.begin() as connection:
-        apply(connection, read_workspace(write_workspace(tmp_path / "workspace")), by="test")
+        apply(connection, read_workspace(write_workspace(tmp_path / "workspace", elsewhere)), by="test")
         for number in range(5):
             add_person(connection, key_ring, f"c{number}")
     with serving(database, key_ring, tmp_path / "home") as web:
@@ -100,6 +106,7 @@ def test_what_apply_refuses_is_refused_and_named(web: Web, key: str) -> None:
         ({"holdout": 0.5}, "body.holdout", "write it like 5%"),
         ({"schedule": {"cron": "0 10 1 * mon", "zone": "Europe/London"}}, "body.schedule", "ambiguous"),
         ({"schedule": {"cron": "0 10 * * mon", "zone": "Mars/Base"}}, "body.schedule.zone", "not a time zone"),
+        ({"template": "elsewhere", "track_clicks": True}, "body.track_clicks", "spring counts clicks"),
         ({"surprise": 1}, "body.surprise", "not permitted"),
         ({"name": "autumn"}, "body.name", "which the path says"),
     ]

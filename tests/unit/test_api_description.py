@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from dispatcher.api_keys import SCOPES
+from dispatcher.definitions import Campaign, Schedule, Utm
 from dispatcher.web.app import V1
 from dispatcher.web.v1.description import TAGS, describe
 
@@ -81,6 +82,15 @@ def test_names_of_operations_are_their_own_and_links_lead_to_some() -> None:
 
     assert set(names.values()) == {1}
     assert {link["operationId"] for answer in answers for link in answer.get("links", {}).values()} <= names.keys()
+
+
+def test_a_campaign_is_described_field_by_field() -> None:
+    sent = OPERATIONS["PUT /v1/campaigns/{name}"]["requestBody"]["content"]["application/json"]["schema"]
+    told = sent["properties"]
+
+    assert told.keys() == Campaign.model_fields.keys()
+    assert told["schedule"]["anyOf"][0]["properties"].keys() == Schedule.model_fields.keys()
+    assert told["utm"]["anyOf"][0]["properties"].keys() == Utm.model_fields.keys()
 
 
 def test_every_scope_opens_something_and_is_described() -> None:

@@ -50,7 +50,14 @@ _SCHEDULE = {
         "max_lateness": {**_LENGTH, "default": "1h"},
     },
 }
-_DEFINITION = {
+_UTM_WORD = {"type": ["string", "null"], "minLength": 1}
+_UTM = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["source"],
+    "properties": {"source": {"type": "string", "minLength": 1}, "medium": _UTM_WORD, "campaign": _UTM_WORD},
+}
+_DEFINITION: dict[str, Any] = {
     "type": "object",
     "additionalProperties": False,
     "required": ["channel", "segment", "template"],
@@ -70,6 +77,12 @@ _DEFINITION = {
             "description": "the share that is left out to compare with, like `5%`",
         },
         "recheck_segment": {"type": "boolean", "default": False},
+        "track_clicks": {
+            "type": "boolean",
+            "default": False,
+            "description": "its links are held to the list",
+        },
+        "utm": {"anyOf": [_UTM, {"type": "null"}], "description": "what is added to the query of links"},
     },
 }
 _CHRISTMAS: dict[str, Any] = {
