@@ -151,6 +151,10 @@ def test_a_simulation_is_wished_for_in_the_query_or_in_the_body(web: Web, key: s
     assert ask(web, key, "POST", f"{path}?as_of={at}", {"as_of": at}).status == 422
     assert ask(web, key, "POST", path, {"as-of": at}).status == 422
     assert ask(web, key, "POST", path, {"as_of": "2026-12-01T10:00:00"}).status == 422
+    for number in (0, 9586639, "0", "1970"):  # no number passes for an instant
+        assert ask(web, key, "POST", path, {"as_of": number}).status == 422
+        assert ask(web, key, "POST", f"{path}?as_of={number}").status == 422
+        assert ask(web, key, "GET", f"/v1/explain?contact=c1&campaign=hello&as_of={number}").status == 422
     assert web.ask("POST", path, b"as_of=x", {"Authorization": f"Bearer {key}"}).status == 415
 
 

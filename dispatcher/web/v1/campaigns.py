@@ -21,6 +21,7 @@ from dispatcher.web.v1.etags import IfMatch, IfNoneMatch, etag, require_version,
 from dispatcher.web.v1.operations import (
     Asked,
     AsOf,
+    AsText,
     CampaignName,
     Instant,
     JsonObject,
@@ -140,7 +141,7 @@ class Simulation(BaseModel):
 
 class SimulationWish(Asked):
     as_of: Annotated[
-        AwareDatetime | None, Field(description="judge as of this instant, RFC 3339 with its offset; else now")
+        AwareDatetime | None, AsText, Field(description="judge as of this instant, RFC 3339 with its offset; else now")
     ] = None
     by_hand: Annotated[bool, Field(strict=True, description="as a start by hand would do it")] = False
 
@@ -151,6 +152,10 @@ class SimulationWish(Asked):
     dependencies=[Depends(permit("campaigns:read"))],
     **operation(
         "listCampaigns", "campaigns:read", answers=Listed[CampaignLine],
+        links={
+            name: {"name": "$response.body#/items/0/campaign"}
+            for name in ("readCampaign", "simulateCampaign", "startRun")
+        },
         example={
             "items": [
                 {"campaign": "christmas", "channel": "email", "segment": "christmas-fans", "template": "christmas",

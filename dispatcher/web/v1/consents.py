@@ -35,7 +35,7 @@ from dispatcher.tokens import WayOut
 from dispatcher.web.links import wait
 from dispatcher.web.room import Room, in_thread, room_of
 from dispatcher.web.v1.callers import permit
-from dispatcher.web.v1.operations import Asked, Printable, operation
+from dispatcher.web.v1.operations import Asked, AsText, Printable, operation
 
 router = APIRouter(prefix="/v1", tags=["contacts"])
 
@@ -98,7 +98,9 @@ class NewConsent(Asked):
     basis: Annotated[Basis, Field(description="of a grant; other than consent only where the topic accepts it")] = (
         CONSENT
     )
-    occurred_at: Annotated[AwareDatetime | None, Field(description="default: now; of a purchase: required")] = None
+    occurred_at: Annotated[AwareDatetime | None, AsText, Field(description="default: now; of a purchase: required")] = (
+        None
+    )
     wording: Wording | None = None
     ip: Annotated[IPvAnyAddress | None, BeforeValidator(_text), Field(description="kept encrypted")] = None
     user_agent: Annotated[Printable | None, Field(max_length=300, description="kept encrypted")] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -9,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 from anyio import CapacityLimiter
 from fastapi import Path, Query, Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from sqlalchemy import Connection
 
 from dispatcher import db
@@ -21,6 +22,7 @@ from dispatcher.web.room import in_thread, room_of
 T = TypeVar("T")
 
 LONGEST_ID = 200
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d", re.ASCII)
 _YEARS = range(1970, 2201)
 
 #: An instant in an answer.
@@ -39,7 +41,20 @@ ContactId = Annotated[
     Path(min_length=1, max_length=LONGEST_ID, description="the shop's own id of the contact", examples=["17850"]),
 ]
 CampaignName = Annotated[str, Path(pattern=NAME, description="the campaign's name", examples=["christmas"])]
-AsOf = Annotated[datetime | None, Query(description="judge as of this instant, RFC 3339 with its offset; else now")]
+
+
+def _written(value: Any) -> Any:
+    """Let no number pass for an instant: 0 would be a day in 1970."""
+    if value is not None and not (isinstance(value, str) and _INSTANT.match(value)):
+        raise ValueError("is not an instant; write it like 2026-12-01T10:00:00Z")
+    return value
+
+
+#: What an instant that is sent must go through before it is read.
+AsText = BeforeValidator(_written)
+AsOf = Annotated[
+    datetime | None, AsText, Query(description="judge as of this instant, RFC 3339 with its offset; else now")
+]
 
 
 class Asked(BaseModel):
