@@ -25,7 +25,7 @@ from segments.definition import to_json
 
 Action = Literal["added", "changed", "unchanged", "retired"]
 
-_LOCK = 0x6170706C  # "appl": two applies at once go one after the other
+_LOCK = 0x6170706C  # "appl": two applies at once go one after the other, and so does an edit over the API
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Change:
 
 def apply(connection: Connection, workspace: Workspace, *, by: str) -> list[Change]:
     """Write the workspace; return what became of each definition, those of the database that it lacks included."""
-    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+    lock_definitions(connection)
     changes = [
         _apply_shop(connection, workspace.shop, by),
         *_apply_templates(connection, workspace),
@@ -55,6 +55,11 @@ def apply(connection: Connection, workspace: Workspace, *, by: str) -> list[Chan
         connection.execute(text("UPDATE campaign SET fire_retry_at = NULL WHERE fire_retry_at IS NOT NULL"))
         db.notify(connection, "campaign")
     return changes
+
+
+def lock_definitions(connection: Connection) -> None:
+    """Be the only one who changes definitions, until the transaction ends."""
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
 
 
 def _apply_shop(connection: Connection, shop: Shop, by: str) -> Change:
@@ -155,9 +160,9 @@ def _apply_campaigns(connection: Connection, workspace: Workspace) -> list[Chang
     now = clock.read_now(connection)
     changes = []
     for name, campaign in sorted(workspace.campaigns.items()):
-        changes.append(_apply_campaign(connection, campaign, current.pop(name, None), now))
+        changes.append(write_campaign(connection, campaign, current.pop(name, None), now))
     for name, row in sorted(current.items()):
-        if row.active:
+        if row.active and row.origin == "workspace":  # one that a program wrote is not missing from the folder
             connection.execute(
                 text("UPDATE campaign SET active = false, next_fire_at = NULL, fire_error = NULL WHERE id = :id"),
                 {"id": row.id},
@@ -166,9 +171,21 @@ def _apply_campaigns(connection: Connection, workspace: Workspace) -> list[Chang
     return changes
 
 
-def _apply_campaign(connection: Connection, campaign: Campaign, row: Any, now: datetime) -> Change:
+def write_campaign(
+    connection: Connection,
+    campaign: Campaign,
+    row: Any,
+    now: datetime,
+    *,
+    origin: Literal["workspace", "api"] = "workspace",
+) -> Change:
+    """Write one campaign whose references are checked; `row` is what is there, locked, and `origin` who writes."""
     wanted = campaign.model_dump(mode="json")
     if row is not None and row.active and row.definition == wanted:
+        connection.execute(
+            text("UPDATE campaign SET origin = :origin WHERE id = :id AND origin <> :origin"),
+            {"id": row.id, "origin": origin},
+        )
         return Change("campaign", campaign.name, "unchanged", _next_fire(row.next_fire_at))
     had = Campaign.model_validate(row.definition) if row is not None and row.active else None
     reschedule = had is None or had.schedule != campaign.schedule
@@ -178,14 +195,19 @@ def _apply_campaign(connection: Connection, campaign: Campaign, row: Any, now: d
     next_fire_at = _next_fire_at(campaign.schedule, after)
     connection.execute(
         text("""
-            INSERT INTO campaign (name, definition, fires_after, next_fire_at)
-            VALUES (:name, CAST(:definition AS jsonb), :after, :next)
+            INSERT INTO campaign (name, definition, fires_after, next_fire_at, origin)
+            VALUES (:name, CAST(:definition AS jsonb), :after, :next, :origin)
             ON CONFLICT (name) DO UPDATE SET definition = excluded.definition, version = campaign.version + 1,
                 active = true, fires_after = excluded.fires_after, next_fire_at = excluded.next_fire_at,
+                origin = excluded.origin,
                 fire_error = NULL, fire_failures = 0, fire_failed_at = NULL, fire_retry_at = NULL"""),
-        {"name": campaign.name, "definition": _json(wanted), "after": after, "next": next_fire_at},
-    )
+        {
+            "name": campaign.name, "definition": _json(wanted), "after": after, "next": next_fire_at, "origin": origin,
+        },
+    )  # fmt: skip
     note = _next_fire(next_fire_at)
+    if had is not None and row.origin == "api" and origin == "workspace":
+        note = f"what was written over the API is replaced{'; ' if note else ''}{note}"
     if campaign.schedule is not None and next_fire_at is None:
         note = "its time is past: it will not fire by itself"
     return Change("campaign", campaign.name, "added" if had is None else "changed", note)

@@ -55,10 +55,11 @@ def submit(
     client: str,
     idempotency_key: str,
     topic: str | None = None,
+    by: str | None = None,
 ) -> UUID:
     """Return the id of the message that `client` asked for under this key; the first time it is made, and due now.
 
-    `topic`: what this one message is about; default: the template's.
+    `topic`: what this one message is about; default: the template's.  `by`: whom the audit names for it.
     Raises NotFound (contact), Refused (template), or KeyReused.
     """
     if not 0 < len(idempotency_key) <= LONGEST_KEY or not idempotency_key.isprintable():
@@ -74,6 +75,8 @@ def submit(
     message_id = _insert(connection, run, contact, wish, about, client, idempotency_key, body_hash, sealed)
     if message_id is None:  # another request with this key was quicker; it has committed, else we would still wait
         return _same(_find(connection, client, idempotency_key), body_hash, idempotency_key)
+    if by is not None:
+        audit.record(connection, by, "message.asked", str(message_id), {"template": wish.template})
     return message_id
 
 

@@ -18,7 +18,7 @@ from uuid_utils.compat import uuid7
 
 from dispatcher import audience, audit, clock, db
 from dispatcher.definitions import Campaign, TemplateMeta, Trigger
-from dispatcher.errors import NotFound, Refused
+from dispatcher.errors import Conflict, NotFound
 from dispatcher.locks import pull_brake
 from dispatcher.places import TZDATA_VERSION
 from segments.definition import Segment, to_json
@@ -111,7 +111,7 @@ def start(connection: Connection, name: str, *, started_by: str, again: bool = F
         text("SELECT max(created_at) FROM run WHERE campaign_id = :id AND state <> 'missed'"), {"id": campaign_id}
     )
     if last is not None and now - last < START_AGAIN_AFTER and not again:
-        raise Refused(
+        raise Conflict(
             f"campaign {name} ran at {last:%Y-%m-%d %H:%M} UTC, less than 24 h ago; if you mean it, add --again"
         )
     run_id = fire(
@@ -123,7 +123,7 @@ def start(connection: Connection, name: str, *, started_by: str, again: bool = F
         started_by=started_by,
     )
     if run_id is None:
-        raise Refused(f"campaign {name} was started at this very instant by somebody else")
+        raise Conflict(f"campaign {name} was started at this very instant by somebody else")
     audit.record(connection, started_by, "campaign.start", name, {"run": str(run_id)})
     return run_id
 
@@ -234,9 +234,9 @@ def _move(connection: Connection, run_id: UUID, allowed: set[str], state: str, b
     pull_brake(connection, run_id)
     run = load_run(connection, run_id, lock="FOR UPDATE")
     if run.kind == "standing" and state == "cancelled":
-        raise Refused(f"run {run_id} carries every message of {run.name}, later ones too; pause it instead")
+        raise Conflict(f"run {run_id} carries every message of {run.name}, later ones too; pause it instead")
     if run.state not in allowed:
-        raise Refused(f"run {run_id} is {run.state} and cannot become {state}")
+        raise Conflict(f"run {run_id} is {run.state} and cannot become {state}")
     connection.execute(text("UPDATE run SET state = :state WHERE id = :id"), {"state": state, "id": run_id})
     audit.record(connection, by, f"run.{state}", str(run_id), {"was": run.state})
     db.notify(connection, "run")

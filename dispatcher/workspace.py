@@ -5,7 +5,6 @@ It is read whole or not at all: every finding of every file is named, one line e
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from dispatcher.content.check import check_template
 from dispatcher.definitions import DEFAULT_CONFIRMATION, NAME, Campaign, Shop, TemplateMeta, Trigger
 from dispatcher.destinations import allowed_hosts
 from dispatcher.errors import InvalidDefinition, NotFound
+from dispatcher.references import Known, did_you_mean, missing, objections
 from dispatcher.settings import WORKSPACE_FILE, Settings
 from dispatcher.tables import CHANNELS
 from dispatcher.toml_lines import load_toml
@@ -92,7 +92,7 @@ def check_templates(folder: Path, name: str | None = None) -> tuple[list[str], l
     names = sorted({path.rpartition("/")[2] for path in reading.seen})
     if name is not None and name not in names:
         raise NotFound(
-            f"there is no template {name}{_did_you_mean(name, names)}; there are {', '.join(names) or 'none'}"
+            f"there is no template {name}{did_you_mean(name, names)}; there are {', '.join(names) or 'none'}"
         )
     place = f"/{name}/" if name else ""
     errors = [line for line in reading.findings if place in line or line.startswith(f"{WORKSPACE_FILE}:")]
@@ -130,7 +130,7 @@ def _read_shop(reading: _Reading) -> Shop | None:
         kind = "table" if isinstance(document.data[key], dict | list) else "setting"
         known = [*Shop.model_fields, *Settings.model_fields]
         reading.note(
-            WORKSPACE_FILE, document.line_of((key,)), key, f"there is no such {kind}{_did_you_mean(key, known)}"
+            WORKSPACE_FILE, document.line_of((key,)), key, f"there is no such {kind}{did_you_mean(key, known)}"
         )
     _check_settings(reading, document, settings)
     try:
@@ -227,7 +227,7 @@ def _read_templates(reading: _Reading, shop: Shop | None) -> Templates:
         return found
     for path in _entries(root):
         if path.name not in CHANNELS or not path.is_dir():
-            reason = f"templates/ holds the folders email and sms{_did_you_mean(path.name, CHANNELS)}"
+            reason = f"templates/ holds the folders email and sms{did_you_mean(path.name, CHANNELS)}"
             reading.note(f"templates/{path.name}", 1, "", reason)
             continue
         for folder in _entries(path):
@@ -272,18 +272,18 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _check_references(reading: _Reading, shop: Shop | None, campaigns: dict[str, Campaign]) -> None:
+    seen = [path.split("/") for path in reading.seen]
+    known = Known(
+        segments={rest[0] for kind, *rest in seen if kind == "segments"},
+        templates={
+            (rest[0], rest[1]): reading.metas.get((rest[0], rest[1])) for kind, *rest in seen if kind == "templates"
+        },
+        shop=shop,
+    )
     for stem, campaign in campaigns.items():
-        file, line_of = f"campaigns/{stem}.yaml", reading.documents[f"campaigns/{stem}"].line_of
-        _check_exists(reading, file, line_of(("segment",)), "segment", "segments", campaign.segment)
-        _check_exists(
-            reading, file, line_of(("template",)), "template", f"templates/{campaign.channel}", campaign.template
-        )
-        if campaign.topic is not None:
-            _check_topic(reading, shop, file, line_of(("topic",)), campaign.topic, campaign.channel)
-        meta = reading.metas.get((campaign.channel, campaign.template))
-        if meta is not None and meta.class_ != "marketing":
-            reason = f"{campaign.template} is {meta.class_}; only marketing templates can be sent to a segment"
-            reading.note(file, line_of(("template",)), "template", reason)
+        line_of = reading.documents[f"campaigns/{stem}"].line_of
+        for name, reason in objections(campaign, known):
+            reading.note(f"campaigns/{stem}.yaml", line_of((name,)), name, reason)
 
 
 def _check_confirmations(reading: _Reading, shop: Shop | None) -> None:
@@ -338,18 +338,7 @@ def _check_exists(reading: _Reading, file: str, line: int, name: str, folder: st
     """Note it if there is no file for `wanted`; one that is there and wrong has its own findings."""
     if f"{folder}/{wanted}" not in reading.seen:
         known = [path.rpartition("/")[2] for path in reading.seen if path.rpartition("/")[0] == folder]
-        reading.note(file, line, name, f"there is no {folder}/{wanted}{_did_you_mean(wanted, known)}")
-
-
-def _check_topic(reading: _Reading, shop: Shop | None, file: str, line: int, topic: str, channel: str) -> None:
-    if shop is None:  # its own findings say why
-        return
-    if topic not in shop.topics:
-        reason = f"{WORKSPACE_FILE} has no [topics.{topic}]{_did_you_mean(topic, shop.topics)}"
-        reading.note(file, line, "topic", reason)
-    elif channel not in shop.topics[topic].channels:
-        reason = f"{topic} is not a topic for {channel}; add {channel} to its channels in {WORKSPACE_FILE}"
-        reading.note(file, line, "topic", reason)
+        reading.note(file, line, name, missing(folder, wanted, known))
 
 
 def _unknown_entries(reading: _Reading) -> tuple[str, ...]:
@@ -358,12 +347,7 @@ def _unknown_entries(reading: _Reading) -> tuple[str, ...]:
     for path in _entries(reading.folder):
         if path.name in (WORKSPACE_FILE, *FOLDERS):
             continue
-        if hint := _did_you_mean(path.name, [WORKSPACE_FILE, *FOLDERS]):
+        if hint := did_you_mean(path.name, [WORKSPACE_FILE, *FOLDERS]):
             reading.note(path.name, 1, "", f"not part of a workspace{hint}")
         unknown.append(path.name)
     return tuple(unknown)
-
-
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
-    return f"; did you mean {close[0]}?" if close else ""

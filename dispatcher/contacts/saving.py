@@ -54,6 +54,7 @@ class Particulars:
     zone: str | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
     only_fills: bool = False  #: said in passing, or of former times: fills what is blank, overwrites nothing
+    forget: frozenset[str] = frozenset()  #: fields that are blank from now on; of attributes `attr.NAME`
 
 
 class Outcome(StrEnum):
@@ -139,6 +140,8 @@ class _Page:
         changes = self._move(contact, "email", one.email, email_id, overwrite=primary)
         changes |= self._move(contact, "phone", one.phone, phone_id, overwrite=primary)
         changes |= _fill(contact, one, overwrite=primary)
+        if primary and one.forget:
+            changes |= self._forget(contact, one.forget)
         if changes:
             contact.changes |= changes
             self._unwritten[contact.id] = contact
@@ -196,6 +199,22 @@ class _Page:
         setattr(contact, column, address_id)
         contact.personal = replace(contact.personal, **{name: normal})
         return {name}
+
+    def _forget(self, contact: Contact, names: frozenset[str]) -> set[str]:
+        """Blank these fields; return those that were not.  An address that is gone takes its consent along."""
+        gone = {name for name in names & set(PERSONAL_FIELDS) if getattr(contact.personal, name) is not None}
+        contact.personal = replace(contact.personal, **dict.fromkeys(gone))
+        if "email" in gone and contact.email_address_id is not None:
+            self._by_email.pop(contact.email_address_id, None)
+            contact.email_address_id = None
+        if "phone" in gone:
+            contact.sms_address_id = contact.phone_region = None
+        for name in (plain := {name for name in names & set(PLAIN_FIELDS) if getattr(contact, name) is not None}):
+            setattr(contact, name, None)
+        kept = {name: value for name, value in contact.attributes.items() if f"attr.{name}" not in names}
+        attributes = {"attributes"} if kept != contact.attributes else set()
+        contact.attributes = kept
+        return gone | plain | attributes
 
     def write(self) -> None:
         """Write what was taken in and is not written yet."""

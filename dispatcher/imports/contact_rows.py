@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from zoneinfo import ZoneInfo
 
 from dispatcher.addresses import BadAddress, normal_country, normal_email, normal_phone
@@ -20,10 +20,10 @@ LONGEST_ID = 200
 LONGEST_TEXT = 1_000
 _CHANNELS = {"email": "email", "sms": "phone"}  # channel -> the field that holds its address
 _CONSENT_PARTS = ("consent", "opt_in_level", "consent_at", "consent_source", "consent_basis")
-_CONSENT_FIELDS = tuple(f"{channel}_{part}" for channel in _CHANNELS for part in _CONSENT_PARTS)
+CONSENT_FIELDS = tuple(f"{channel}_{part}" for channel in _CHANNELS for part in _CONSENT_PARTS)
 _NAMES = ("first_name", "last_name", "postal_code")
 _PLACES = ("country", "subdivision", "timezone", "locale")
-_FIELDS = frozenset(("contact_id", "email", "phone", "topic", *_NAMES, *_PLACES, *_CONSENT_FIELDS))
+_FIELDS = frozenset(("contact_id", "email", "phone", "topic", *_NAMES, *_PLACES, *CONSENT_FIELDS))
 _ATTRIBUTE = re.compile(r"attr\.([^\s.][^.]{0,99})")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]+")
 _LOCALE = re.compile(r"([A-Za-z]{2,3})(?:[-_]([A-Za-z]{4}))?(?:[-_]([A-Za-z]{2}|[0-9]{3}))?")
@@ -63,14 +63,109 @@ class Claim:
     basis: Basis = CONSENT
 
 
+class Note(NamedTuple):
+    """Why something that was said of a contact is not taken as it was said."""
+
+    field: str
+    reason: str
+    then: str  #: what a file's row becomes of it
+
+    def __str__(self) -> str:
+        return f"{self.field} {self.reason}{self.then}"
+
+
 @dataclass(slots=True)
 class ContactRow:
-    line: int
+    line: int | None  #: None: it is of no file
     particulars: Particulars
     claims: list[Claim]
-    notes: list[str] = field(default_factory=list)  #: cells that were left out, and why
+    notes: list[Note] = field(default_factory=list)  #: what was left out, and why
     topicless: list[str] = field(default_factory=list)  #: channels with a consent that is for no topic of the shop
     unaccepted: list[str] = field(default_factory=list)  #: channel and basis, where no topic accepts that basis
+
+
+class FieldReader:
+    """Reads what is said of a contact, field by field in our names; of a file's row or of a program's request."""
+
+    def __init__(
+        self, *, key_ring: KeyRing, topics: Mapping[str, Sequence[str]], bases: Mapping[str, Sequence[str]], source: str
+    ) -> None:
+        self._key_ring, self._topics, self._bases, self._source = key_ring, topics, bases, source
+
+    def read(
+        self, line: int | None, given: Mapping[str, str], attributes: Mapping[str, str], *, fields: Collection[str]
+    ) -> ContactRow:
+        """Return what is said; Rejected if it is about nobody.  `fields`: those that could have been given."""
+        notes: list[Note] = []
+        country = _checked(given, "country", normal_country, notes)
+        email = _checked(given, "email", normal_email, notes)
+        particulars = Particulars(
+            external_id=self._external_id(given, email, fields),
+            email=email,
+            phone=_checked(given, "phone", lambda value: normal_phone(value, country), notes),
+            country=country,
+            zone=_checked(given, "timezone", _zone, notes),
+            locale=_checked(given, "locale", _locale, notes),
+            subdivision=_checked(given, "subdivision", _subdivision, notes),
+            **{name: _checked(given, name, _text, notes) for name in _NAMES},
+            attributes=_checked_attributes(attributes, notes),
+        )
+        row = ContactRow(line, particulars, [], notes)
+        for channel in _CHANNELS:
+            self._claim(row, channel, given, fields)
+        return row
+
+    def _external_id(self, given: Mapping[str, str], email: str | None, fields: Collection[str]) -> str:
+        if "contact_id" not in fields and email is not None:  # a list of addresses: each is its own name, hashed
+            return f"email-{self._key_ring.address_hash('email', email).hex()[:16]}"
+        external_id = given.get("contact_id")
+        if external_id is None:
+            raise Rejected("contact_id is empty" if "contact_id" in fields else "there is no usable email")
+        if len(external_id) > LONGEST_ID or not external_id.isprintable():
+            raise Rejected(f"contact_id is longer than {LONGEST_ID} characters, or has some that cannot be shown")
+        return external_id
+
+    def _claim(self, row: ContactRow, channel: str, given: Mapping[str, str], fields: Collection[str]) -> None:
+        """Add what is said of consent on this channel, if anything."""
+        word = given.get(f"{channel}_consent", "").casefold().replace(" ", "_")
+        if word not in CONSENT_WORDS:
+            row.notes.append(Note(f"{channel}_consent", "is not a state we know", ", so it counts as none"))
+        action = CONSENT_WORDS.get(word)
+        if action is None:
+            return
+        topics = tuple(self._topics.get(channel, ()))
+        if "topic" in fields:
+            topics = tuple(topic for topic in topics if topic == given.get("topic", "").casefold())
+        if not topics:
+            row.topicless.append(channel)
+            return
+        basis = given.get(f"{channel}_consent_basis", CONSENT).casefold() if action == "granted" else CONSENT
+        if basis not in (CONSENT, *MONTHS_IN_FORCE):
+            known = ", ".join((CONSENT, *MONTHS_IN_FORCE))
+            row.notes.append(Note(f"{channel}_consent_basis", f"is none of {known}", "; left out"))
+            return
+        topics = tuple(topic for topic in topics if basis == CONSENT or basis in self._bases.get(topic, ()))
+        if not topics:
+            row.unaccepted.append(f"{channel} {basis}")
+            return
+        occurred_at = _checked(given, f"{channel}_consent_at", _instant, row.notes)
+        if basis != CONSENT and occurred_at is None:
+            reason = f"needs {channel}_consent_at, the time of the purchase or inquiry"
+            row.notes.append(Note(basis, reason, "; left out"))
+            return
+        level = given.get(f"{channel}_opt_in_level")
+        if level not in (*_OPT_IN_LEVELS, None):
+            reason = f"is none of {', '.join(_OPT_IN_LEVELS)}"
+            row.notes.append(Note(f"{channel}_opt_in_level", reason, "; it counts as single"))
+            level = None
+        said = given.get(f"{channel}_consent_source")
+        source = self._source if row.line is None else f"{self._source}:{row.line}"
+        row.claims.append(
+            Claim(
+                channel, topics, action,
+                occurred_at, f"{said[:100]} ({source})" if said else source, level, cast("Basis", basis),
+            )
+        )  # fmt: skip
 
 
 class ContactReader:
@@ -86,7 +181,7 @@ class ContactReader:
         mapping: Mapping[str, str] | None,
         source: str,
     ) -> None:
-        self._key_ring, self._topics, self._bases, self._source = key_ring, topics, bases, source
+        self._fields = FieldReader(key_ring=key_ring, topics=topics, bases=bases, source=source)
         self._column, self._attributes = _columns_of(columns, mapping or {})
         if "contact_id" not in self._column and "email" not in self._column:
             there = ", ".join(filter(None, columns))
@@ -100,78 +195,8 @@ class ContactReader:
     def read(self, line: int, cells: Mapping[str, str]) -> ContactRow:
         """Return what the row says; Rejected if it is about nobody."""
         given = {name: value for name, column in self._column.items() if (value := cells[column].strip())}
-        notes: list[str] = []
-        country = _checked(given, "country", normal_country, notes)
-        email = _checked(given, "email", normal_email, notes)
-        particulars = Particulars(
-            external_id=self._external_id(given, email),
-            email=email,
-            phone=_checked(given, "phone", lambda value: normal_phone(value, country), notes),
-            country=country,
-            zone=_checked(given, "timezone", _zone, notes),
-            locale=_checked(given, "locale", _locale, notes),
-            subdivision=_checked(given, "subdivision", _subdivision, notes),
-            **{name: _checked(given, name, _text, notes) for name in _NAMES},
-            attributes=self._given_attributes(cells, notes),
-        )
-        row = ContactRow(line, particulars, [], notes)
-        for channel in _CHANNELS:
-            self._claim(row, channel, given)
-        return row
-
-    def _external_id(self, given: Mapping[str, str], email: str | None) -> str:
-        if "contact_id" not in self._column and email is not None:  # a list of addresses: each is its own name, hashed
-            return f"email-{self._key_ring.address_hash('email', email).hex()[:16]}"
-        external_id = given.get("contact_id")
-        if external_id is None:
-            raise Rejected("contact_id is empty" if "contact_id" in self._column else "there is no usable email")
-        if len(external_id) > LONGEST_ID or not external_id.isprintable():
-            raise Rejected(f"contact_id is longer than {LONGEST_ID} characters, or has some that cannot be shown")
-        return external_id
-
-    def _given_attributes(self, cells: Mapping[str, str], notes: list[str]) -> dict[str, Any]:
-        given = {f"attr.{name}": cells[column].strip() for name, column in self._attributes.items()}
-        checked = {name: _checked(given, f"attr.{name}", _text, notes) for name in self._attributes}
-        return {name: value for name, value in checked.items() if value is not None}
-
-    def _claim(self, row: ContactRow, channel: str, given: Mapping[str, str]) -> None:
-        """Add what the row says of consent on this channel, if anything."""
-        word = given.get(f"{channel}_consent", "").casefold().replace(" ", "_")
-        if word not in CONSENT_WORDS:
-            row.notes.append(f"{channel}_consent is not a state we know, so it counts as none")
-        action = CONSENT_WORDS.get(word)
-        if action is None:
-            return
-        topics = tuple(self._topics.get(channel, ()))
-        if "topic" in self._column:
-            topics = tuple(topic for topic in topics if topic == given.get("topic", "").casefold())
-        if not topics:
-            row.topicless.append(channel)
-            return
-        basis = given.get(f"{channel}_consent_basis", CONSENT).casefold() if action == "granted" else CONSENT
-        if basis not in (CONSENT, *MONTHS_IN_FORCE):
-            row.notes.append(f"{channel}_consent_basis is none of {', '.join((CONSENT, *MONTHS_IN_FORCE))}; left out")
-            return
-        topics = tuple(topic for topic in topics if basis == CONSENT or basis in self._bases.get(topic, ()))
-        if not topics:
-            row.unaccepted.append(f"{channel} {basis}")
-            return
-        occurred_at = _checked(given, f"{channel}_consent_at", _instant, row.notes)
-        if basis != CONSENT and occurred_at is None:
-            row.notes.append(f"{basis} needs {channel}_consent_at, the time of the purchase or inquiry; left out")
-            return
-        level = given.get(f"{channel}_opt_in_level")
-        if level not in (*_OPT_IN_LEVELS, None):
-            row.notes.append(f"{channel}_opt_in_level is none of {', '.join(_OPT_IN_LEVELS)}; it counts as single")
-            level = None
-        said = given.get(f"{channel}_consent_source")
-        source = f"{self._source}:{row.line}"
-        row.claims.append(
-            Claim(
-                channel, topics, action,
-                occurred_at, f"{said[:100]} ({source})" if said else source, level, cast("Basis", basis),
-            )
-        )  # fmt: skip
+        attributes = {name: cells[column].strip() for name, column in self._attributes.items()}
+        return self._fields.read(line, given, attributes, fields=self._column)
 
 
 def _columns_of(columns: Sequence[str], mapping: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -199,7 +224,13 @@ def _columns_of(columns: Sequence[str], mapping: Mapping[str, str]) -> tuple[dic
     return {name: column for name, column in found.items() if name in _FIELDS}, attributes
 
 
-def _checked(given: Mapping[str, str], name: str, check: Any, notes: list[str]) -> Any:
+def _checked_attributes(given: Mapping[str, str], notes: list[Note]) -> dict[str, Any]:
+    named = {f"attr.{name}": value for name, value in given.items()}
+    checked = {name: _checked(named, f"attr.{name}", _text, notes) for name in given}
+    return {name: value for name, value in checked.items() if value is not None}
+
+
+def _checked(given: Mapping[str, str], name: str, check: Any, notes: list[Note]) -> Any:
     """Return the field as `check` makes it; None, with a note, if it is not usable."""
     value = given.get(name)
     if not value:
@@ -207,7 +238,7 @@ def _checked(given: Mapping[str, str], name: str, check: Any, notes: list[str]) 
     try:
         return check(value)
     except (BadAddress, ValueError) as error:
-        notes.append(f"{name} {error}; the contact was taken in without it")
+        notes.append(Note(name, str(error), "; the contact was taken in without it"))
         return None
 
 

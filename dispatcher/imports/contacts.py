@@ -26,9 +26,9 @@ from dispatcher.imports.csvfile import BadRow, CsvFile
 from dispatcher.imports.rejects import Rejects
 from dispatcher.keys import KeyRing
 
-_TRIES = 5
+TRIES = 5
 #: What another writer of the same contacts can cause; COPY speaks in the driver's own words.
-_OTHER_WRITER = (IntegrityError, OperationalError, UniqueViolation, DeadlockDetected)
+OTHER_WRITER = (IntegrityError, OperationalError, UniqueViolation, DeadlockDetected)
 
 
 @dataclass(slots=True)
@@ -112,7 +112,7 @@ def _import_rows(
         page.append(row)
         if row.notes:
             report.notes += len(row.notes)
-            rejected.add(line, "; ".join(row.notes), list(cells.values()))
+            rejected.add(line, "; ".join(map(str, row.notes)), list(cells.values()))
         if len(page) == MOST_AT_ONCE:
             _save_page(database, key_ring, page, report)
             page.clear()
@@ -125,13 +125,13 @@ def _import_rows(
 
 def _save_page(database: Engine, key_ring: KeyRing, page: list[ContactRow], report: ContactReport) -> None:
     """Save a page in one transaction; again if another writer made one of its contacts at the same moment."""
-    for tries_left in reversed(range(_TRIES)):
+    for tries_left in reversed(range(TRIES)):
         try:
             with database.begin() as connection:
                 saved = save_contacts(connection, key_ring, [row.particulars for row in page])
-                left_out, outcomes = _record_consent(connection, key_ring, page, saved)
+                left_out, outcomes = record_claims(connection, key_ring, page, saved, actor="import")
             break
-        except _OTHER_WRITER:
+        except OTHER_WRITER:
             if tries_left == 0:
                 raise
     report.left_out.update(left_out)
@@ -142,8 +142,8 @@ def _save_page(database: Engine, key_ring: KeyRing, page: list[ContactRow], repo
         setattr(report, what.value, getattr(report, what.value) + 1)
 
 
-def _record_consent(
-    connection: Connection, key_ring: KeyRing, page: list[ContactRow], saved: list[Saved]
+def record_claims(
+    connection: Connection, key_ring: KeyRing, page: list[ContactRow], saved: list[Saved], *, actor: consent.Actor
 ) -> tuple[Counter[str], list[list[consent.Outcome]]]:
     """Record what the rows say of consent; return what was left out, and for each row what became of its claims."""
     left_out: Counter[str] = Counter()
@@ -152,13 +152,15 @@ def _record_consent(
     for row, one in zip(page, saved, strict=True):
         begun = len(changes)
         if one.contact_id is not None:
-            changes += _changes(row, one, left_out)
+            changes += _changes(row, one, left_out, actor)
         lengths.append(len(changes) - begun)
     outcomes = iter(consent.record(connection, key_ring, changes, now=read_now(connection)))
     return left_out, [[next(outcomes) for _ in range(length)] for length in lengths]
 
 
-def _changes(row: ContactRow, saved: Saved, left_out: Counter[str]) -> list[consent.ConsentChange]:
+def _changes(
+    row: ContactRow, saved: Saved, left_out: Counter[str], actor: consent.Actor
+) -> list[consent.ConsentChange]:
     """Return the row's claims as changes of its contact."""
     assert saved.contact_id is not None
     left_out.update(f"{channel} consent for no topic of the shop" for channel in row.topicless)
@@ -173,7 +175,7 @@ def _changes(row: ContactRow, saved: Saved, left_out: Counter[str]) -> list[cons
             continue
         changes += [
             consent.ConsentChange(
-                saved.contact_id, claim.channel, topic, claim.action, "import", claim.source, claim.occurred_at,
+                saved.contact_id, claim.channel, topic, claim.action, actor, claim.source, claim.occurred_at,
                 address_id, opt_in_level=claim.opt_in_level, basis=claim.basis,
             )
             for topic in claim.topics

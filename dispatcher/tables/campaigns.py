@@ -50,6 +50,7 @@ campaign = Table(
     Column("definition", JSONB, nullable=False),  # definitions.Campaign
     Column("version", Integer, nullable=False, server_default=text("1")),
     Column("active", Boolean, nullable=False, server_default=text("true")),
+    Column("origin", Text, nullable=False, server_default=text("'workspace'")),  # who wrote it last: apply, or the API
     instant("fires_after"),  # only occurrences later than this count: the last edit or the last fire
     instant("next_fire_at"),
     Column("fire_error", Text),  # why the clock could not fire what is due, until it could
@@ -57,6 +58,7 @@ campaign = Table(
     instant("fire_failed_at"),  # the first time, in engine time
     instant("fire_retry_at"),  # by the database's own clock
     Index(None, "next_fire_at", postgresql_where=text("next_fire_at IS NOT NULL")),
+    one_of("origin", ("workspace", "api")),
 )
 
 trigger = Table(  # triggers/*.yaml: what starts a message of its own for each event
@@ -103,6 +105,9 @@ run = Table(
     Column("pages", Integer, nullable=False, server_default=text("0")),
     Column("state", Text, nullable=False),
     Column("started_by", Text),
+    Column("client", Text),  # the API key whose program started it, under its own key, with that body
+    Column("idempotency_key", Text),
+    Column("body_hash", LargeBinary),
     instant("created_at", required=True),
     instant("planned_at"),
     instant("finished_at"),
@@ -110,6 +115,7 @@ run = Table(
     Column("brake", JSONB),  # why the brake paused it, until somebody resumes it
     UniqueConstraint("campaign_id", "occurrence_key"),
     UniqueConstraint("trigger_id", "occurrence_key"),
+    UniqueConstraint("client", "idempotency_key"),
     Index(
         "run_standing_key",
         "template_hash",

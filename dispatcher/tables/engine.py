@@ -59,9 +59,13 @@ api_key = Table(
     Column("name", Text, nullable=False, unique=True),
     Column("hash", LargeBinary, nullable=False, unique=True),
     Column("scopes", ARRAY(Text), nullable=False),
+    Column("requests_per_minute", Integer, nullable=False, server_default=text("6000")),
     instant("created_at", stamped=True),
     instant("last_used_at"),
+    instant("expires_at"),
     instant("revoked_at"),
+    Column("previous_hash", LargeBinary, unique=True),  # of the secret before the last rotation ...
+    instant("previous_until"),  # ... which opens until then
 )
 
 audit = Table(

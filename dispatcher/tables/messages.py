@@ -83,6 +83,7 @@ message = Table(
         postgresql_where=text(f"client IS NULL AND status IN {MAY_HAVE_LEFT}"),
     ),
     UniqueConstraint("client", "idempotency_key"),
+    Index("message_asked_for_idx", "run_id", "id", postgresql_where=text("client IS NOT NULL")),  # lists of them
     Index(
         "message_once_per_trigger_key",
         "trigger_id",

@@ -13,23 +13,26 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dispatcher import figures, unsubscribe
 from dispatcher.runtime import Runtime
-from dispatcher.web import (
-    api,
-    api_consents,
-    api_events,
-    clicks,
-    health,
-    hooks,
-    links,
-    metrics,
-    opt_ins,
-    own_data,
-    preferences,
-    sandbox,
-)
+from dispatcher.web import clicks, health, hooks, links, metrics, opt_ins, own_data, preferences, sandbox
 from dispatcher.web.guard import Guard
 from dispatcher.web.problems import add_problems
 from dispatcher.web.room import Room, in_thread, open_room
+from dispatcher.web.v1 import (
+    campaigns,
+    consents,
+    contacts,
+    events,
+    explanations,
+    messages,
+    rights,
+    runs,
+    segments,
+    suppressions,
+)
+from dispatcher.web.v1.callers import Callers
+from dispatcher.web.v1.description import describe
+
+V1 = (contacts, consents, rights, events, messages, campaigns, runs, explanations, segments, suppressions)
 
 
 def create_app(runtime: Runtime, *, wait: timedelta = unsubscribe.LONGEST_WAIT) -> FastAPI:
@@ -53,11 +56,12 @@ def create_app(runtime: Runtime, *, wait: timedelta = unsubscribe.LONGEST_WAIT) 
             *sandbox.ROUTES,
         ],
     )
-    app.include_router(api.router)
-    app.include_router(api_consents.router)
-    app.include_router(api_events.router)
+    for resource in V1:
+        app.include_router(resource.router)
+    app.add_middleware(Callers)
     app.add_middleware(Guard, is_public_https=runtime.settings.public_url.startswith("https://"))
     add_problems(app)
+    describe(app)
     app.state.room = open_room(runtime, wait=wait)
     return app
 

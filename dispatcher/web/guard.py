@@ -33,6 +33,8 @@ _LARGER: dict[str, int] = {
 }
 #: From the first byte of a request's body that is asked for to the last: whoever drips holds no worker.
 BODY_SECONDS = 30.0
+#: In the state of a request: headers that its answer carries, whatever it is.
+ANSWER_HEADERS = "answer_headers"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 
 #: A page with a style or a form of its own sets its own Content-Security-Policy.
@@ -106,6 +108,7 @@ class _Answer:
             headers = MutableHeaders(scope=message)
             for name, value in self._headers.items():
                 headers.setdefault(name, value)
+            headers.update(self._scope.get("state", {}).get(ANSWER_HEADERS, {}))
             headers["X-Request-Id"] = self.request_id
         await self._send(message)
 

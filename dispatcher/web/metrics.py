@@ -34,7 +34,7 @@ def _authenticate(room: Room, sent: str) -> None:
     if kind.lower() != "bearer":
         raise NotAuthenticated(f"send an API key with the scope {SCOPE}: Authorization: Bearer dsp_...")
     with room.database.begin() as connection:
-        api_keys.authenticate(connection, key.strip(), SCOPE)
+        api_keys.require(api_keys.authenticate(connection, key.strip()), SCOPE)
 
 
 ROUTES = [Route("/metrics", metrics)]

@@ -19,10 +19,12 @@ from dispatcher.feedback.signatures import read_sendgrid_key
 from dispatcher.figures import Figures
 from dispatcher.keys import KeyRing
 from dispatcher.metrics import Metrics
+from dispatcher.rate_limit import RateLimit, SharedRateLimit
 from dispatcher.runtime import Runtime
 from dispatcher.storefronts.signatures import secrets_of
 from dispatcher.tokens import ClickTokens, DataTokens, OptInTokens, PreferenceTokens, UnsubscribeTokens
 from dispatcher.web.bad_links import BadLinks
+from dispatcher.web.cursors import Cursors
 from dispatcher.web.health import Health
 
 T = TypeVar("T")
@@ -67,6 +69,8 @@ class Room:
     sandbox_only: bool
     storefront_secrets: Mapping[str, tuple[str, ...]]  #: by source; empty: nothing of theirs is taken
     outbox: Path | None  #: the sandbox's, while there is nothing but the sandbox
+    rate_limit: RateLimit  #: of API keys
+    cursors: Cursors
     figures: Figures
     metrics: Metrics
     health: Health
@@ -98,6 +102,8 @@ def open_room(runtime: Runtime, *, wait: timedelta = unsubscribe.LONGEST_WAIT) -
             "woocommerce": _secrets(settings.woocommerce_secret),
         },
         outbox=settings.home / "sandbox" / "outbox.jsonl" if settings.sandbox_only else None,
+        rate_limit=SharedRateLimit(runtime.broker_url),
+        cursors=Cursors(runtime.key_ring),
         figures=figures,
         metrics=Metrics(runtime.database, figures),
         health=Health(runtime.database, runtime.broker_url, pools.health),

@@ -693,6 +693,20 @@ def test_a_key_is_shown_once(shop: Run) -> None:
     assert made.out.strip() not in shop("key", "list").out
 
 
+def test_a_key_gets_a_new_secret_a_limit_and_an_end(shop: Run) -> None:
+    made = shop("key", "create", "backend", "--rate", "600", "--expires-after", "90d")
+    rotated = shop("key", "rotate", "backend", "--grace", "2h")
+    (listed,) = shop("key", "list", "--json").json
+
+    assert rotated.out.startswith("dsp_")
+    assert rotated.out != made.out
+    assert "the old secret opens for 2h more" in rotated.err
+    assert listed["requests_per_minute"] == 600
+    assert listed["expires_at"] > listed["previous_until"] > listed["created_at"]
+    assert shop("key", "rotate", "backend", "--grace", "soon").code == 2
+    assert shop("key", "create", "other", "--expires-after", "0s").code == 1
+
+
 def test_the_brake_holds_until_it_is_lifted(shop: Run) -> None:
     shop("stop-all")
     assert shop("explain", "agreed", "hello", "--json").json["reason"] == "OPERATOR"

@@ -181,6 +181,52 @@ def test_every_error_is_a_problem(web: Web, key: str) -> None:
         assert (answer.header("Allow") is not None) == (status == 405)
 
 
+def test_a_method_that_a_resource_has_not_is_told_all_that_it_has(web: Web, key: str) -> None:
+    for path, allowed in (
+        ("/v1/messages", "GET, HEAD, POST"),
+        (f"/v1/messages/{uuid4()}", "GET, HEAD, DELETE"),
+        ("/v1/campaigns/hello", "GET, HEAD, PUT, DELETE"),
+        ("/v1/contacts/c1/consents", "POST"),
+    ):
+        answer = web.ask("PATCH", path, headers={"Authorization": f"Bearer {key}"})
+
+        assert is_problem(answer, 405), path
+        assert answer.header("Allow") == allowed
+
+
+def test_head_answers_like_get_without_the_body(web: Web, key: str) -> None:
+    headers = {"Authorization": f"Bearer {key}"}
+    got, headed = (web.ask(method, "/v1/runs", headers=headers) for method in ("GET", "HEAD"))
+
+    assert (headed.status, headed.body, headed.header("Content-Length")) == (200, b"", str(len(got.body)))
+    assert web.ask("HEAD", "/v1/runs").status == 401
+
+
+def test_a_body_that_is_not_json_is_refused_before_it_is_read(web: Web, key: str) -> None:
+    for media_type in ("text/plain", "application/x-www-form-urlencoded", "", "application/json; charset=latin-1"):
+        assert is_problem(ask_for(web, key, **{"Content-Type": media_type}), 415), media_type
+    assert ask_for(web, key, **{"Content-Type": "application/json; charset=utf-8"}).status == 202
+
+
+def test_nothing_of_a_request_is_looked_at_before_its_key(web: Web) -> None:
+    for method, path, body in (
+        ("POST", "/v1/messages", b"{"), ("GET", "/v1/nothing", None), ("PATCH", "/v1/runs", None),
+        ("GET", "/v1/runs?limit=x", None),
+    ):  # fmt: skip
+        assert is_problem(web.ask(method, path, body, {"Content-Type": "text/plain"}), 401), path
+
+
+def test_what_a_program_does_is_in_the_audit(database: Engine, web: Web, key: str) -> None:
+    message = ask_for(web, key).json["id"]
+    ask_for(web, key)  # the same again
+    web.ask("DELETE", f"/v1/messages/{message}", headers={"Authorization": f"Bearer {key}"})
+    with database.connect() as connection:
+        rows = connection.execute(text("SELECT actor, action, subject FROM audit WHERE actor = 'key:shop' ORDER BY id"))
+        assert [tuple(row) for row in rows] == [
+            ("key:shop", "message.asked", message), ("key:shop", "message.cancelled", message),
+        ]  # fmt: skip
+
+
 def test_a_body_over_256_kilobytes_is_refused(web: Web, key: str) -> None:
     assert is_problem(ask_for(web, key, b"x" * (256 * 1024 + 1)), 413)
 
@@ -189,7 +235,9 @@ def test_a_chunked_body_is_counted_too(web: Web, key: str) -> None:
     with socket.create_connection(("127.0.0.1", web.port), timeout=10) as raw:
         raw.sendall(
             b"POST /v1/messages HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n"
-            b"Idempotency-Key: k\r\nAuthorization: Bearer " + key.encode() + b"\r\n\r\n"
+            b"Content-Type: application/json\r\nIdempotency-Key: k\r\nAuthorization: Bearer "
+            + key.encode()
+            + b"\r\n\r\n"
         )
         try:
             for _ in range(6):
@@ -276,7 +324,7 @@ def test_an_unsubscribed_person_is_explained_over_http(
     assert is_problem(read(web, key, "/v1/explain?contact=nobody&campaign=hello"), 404)
     assert is_problem(read(web, key, "/v1/explain?contact=c1&campaign=other"), 404)
     assert is_problem(read(web, key, "/v1/explain?contact=c1"), 422)
-    assert is_problem(read(web, key, "/v1/explain?contact=a%00b&campaign=hello"), 404)
+    assert is_problem(read(web, key, "/v1/explain?contact=a%00b&campaign=hello"), 422)
     assert is_problem(read(web, key, "/v1/explain?contact=c1&campaign=hello&as_of=2026-01-01T00:00:00"), 422)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from dispatcher.api_keys import SCOPES
 from dispatcher.cli import app
 from dispatcher.definitions import Campaign, Retention, Shop, TemplateMeta, Trigger
 from dispatcher.gates import GATES, Reason
@@ -80,6 +81,10 @@ def commands() -> Iterator[str]:
             yield " ".join(names)
         else:
             waiting += [([*names, name], one) for name, one in inner.items()]
+
+
+def test_every_scope_of_a_key_is_named() -> None:
+    assert [scope for scope in SCOPES if f"`{scope}`" not in text_of("docs", "operating.md")] == []
 
 
 def test_every_setting_has_its_heading() -> None:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 
+from dispatcher import audit
 from dispatcher.api_keys import ApiKey
 from dispatcher.clock import read_now
 from dispatcher.errors import Refused
 from dispatcher.event_json import LONGEST_KEY, LONGEST_NAME, InvalidEvent, load_json, parse_event
 from dispatcher.events import Event, OtherBody, record_events
 from dispatcher.triggers.arrivals import Outcome
-from dispatcher.web.api import permit
 from dispatcher.web.room import Room, in_thread, room_of
+from dispatcher.web.v1.callers import permit
+from dispatcher.web.v1.operations import operation
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", tags=["events"])
 
 #: Each has a contact, and at most 500 contacts are held in one transaction.
 MOST_EVENTS = 500
@@ -48,20 +49,22 @@ class Taken(BaseModel):
 
 
 def _text(most: int, description: str) -> dict[str, Any]:
-    return {"type": "string", "minLength": 1, "maxLength": most, "description": description}
+    """A whole number is taken as its digits, too: shops number their orders."""
+    return {"type": ["string", "integer"], "minLength": 1, "maxLength": most, "description": description}
 
 
-_NUMBER = {"type": "number", "description": "below 1e15; six decimals are kept"}
-_PROPERTIES = {"type": "object", "description": "whatever else is yours, at most eight levels deep"}
+_NUMBER = {"type": ["number", "string", "null"], "description": "below 1e15; six decimals are kept"}
+_PROPERTIES = {"type": ["object", "null"], "description": "whatever else is yours, at most eight levels deep"}
+_INTEREST = {"type": "string", "minLength": 1, "maxLength": LONGEST_NAME}
 _ITEM = {
     "type": "object",
     "additionalProperties": False,
     "properties": {
         "interest": {
             "description": "what it is about: one name, or a hierarchy of them",
-            "anyOf": [_text(LONGEST_NAME, "a name"), {"type": "array", "items": _text(LONGEST_NAME, "a name")}],
+            "anyOf": [_INTEREST, {"type": "array", "items": _INTEREST}, {"type": "null"}],
         },
-        "quantity": {"type": "number", "minimum": 0, "default": 1},
+        "quantity": {"type": ["number", "string", "null"], "minimum": 0, "default": 1},
         "value": _NUMBER,
         "properties": _PROPERTIES,
     },
@@ -78,7 +81,7 @@ _EVENT = {
         "occurred_at": {"type": "string", "format": "date-time", "description": "when it happened, with its offset"},
         "value": _NUMBER,
         "properties": _PROPERTIES,
-        "items": {"type": "array", "items": _ITEM},
+        "items": {"type": ["array", "null"], "items": _ITEM},
     },
 }
 _CART = {
@@ -101,26 +104,32 @@ _BODY = {
 }
 
 
-@router.post(
-    "/events",
-    status_code=HTTPStatus.ACCEPTED,
-    summary="Say what happened in the shop",
-    openapi_extra={"requestBody": _BODY},
-    responses={
-        409: {"description": "a single event whose key is recorded with another body"},
-        422: {"description": "no event that can be recorded"},
-    },
-)
-async def record(request: Request, _: Annotated[ApiKey, Depends(permit("events:write"))]) -> Taken:
+_TAKEN = {
+    "new": 1, "same": 0, "refused": [],
+    "triggers": [
+        {"source": "shop", "source_key": "checkout-77-1", "trigger": "abandoned-cart", "outcome": "started",
+         "message": "01998f6e-7a3c-7d10-9a50-2f6d1c0b7a11"}
+    ],
+}  # fmt: skip
+_OPERATION = operation(
+    "recordEvents", "events:write", answers=Taken, body=True, status=202, example=_TAKEN,
+    links={"readMessage": {"message_id": "$response.body#/triggers/0/message"}},
+    also={409: "a single event whose key is recorded with another body"},
+)  # fmt: skip
+_OPERATION["openapi_extra"] |= {"requestBody": _BODY}
+
+
+@router.post("/events", summary="Say what happened in the shop", **_OPERATION)
+async def record(request: Request, key: Annotated[ApiKey, Depends(permit("events:write"))]) -> Taken:
     """One event, or a list of up to 500.  The same event again changes nothing; its key with another body is refused.
 
     A list is taken as far as it goes: what is refused is named with its reason, and the others are recorded.
     """
     room, body = room_of(request), await request.body()
-    return await in_thread(room.pools.api, lambda: _record(room, body))
+    return await in_thread(room.pools.api, lambda: _record(room, body, key.actor))
 
 
-def _record(room: Room, body: bytes) -> Taken:
+def _record(room: Room, body: bytes, by: str) -> Taken:
     sent = load_json(body)
     single = not isinstance(sent, list)
     raws: list[object] = [sent] if single else sent  # type: ignore[assignment]
@@ -129,6 +138,8 @@ def _record(room: Room, body: bytes) -> Taken:
     with room.database.begin() as connection:
         events, refused = _parsed(raws, now=read_now(connection), single=single)
         recorded = record_events(connection, room.key_ring, list(events.values()))
+        if recorded.new:
+            audit.record(connection, by, "events.recorded", "events", {"new": recorded.new})
     places = {id(event): index for index, event in events.items()}
     for refusal in recorded.refused:
         if single:

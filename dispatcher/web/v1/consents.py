@@ -6,11 +6,20 @@ import hashlib
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, IPvAnyAddress, field_validator, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    IPvAnyAddress,
+    field_validator,
+    model_validator,
+)
 from sqlalchemy import Connection
 from starlette.exceptions import HTTPException
 
@@ -19,36 +28,27 @@ from dispatcher.api_keys import ApiKey
 from dispatcher.consent import CONSENT, Basis
 from dispatcher.contacts import Holding, hold_contact
 from dispatcher.definitions import NAME, Channel, Shop
-from dispatcher.errors import NotFound, Refused
+from dispatcher.errors import Refused
 from dispatcher.instants import show_instant
 from dispatcher.shop import load_shop
 from dispatcher.tokens import WayOut
-from dispatcher.web.api import permit
 from dispatcher.web.links import wait
 from dispatcher.web.room import Room, in_thread, room_of
+from dispatcher.web.v1.callers import permit
+from dispatcher.web.v1.operations import Asked, AsText, Printable, operation
 
-router = APIRouter(prefix="/v1")
-
-
-def _printable(value: str | None) -> str | None:
-    if value is not None and not value.isprintable():
-        raise ValueError("has a character that cannot be printed")
-    return value
+router = APIRouter(prefix="/v1", tags=["contacts"])
 
 
-class Wording(BaseModel):
+class Wording(Asked):
     """What the person read when they said it."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    id: Annotated[str, Field(min_length=1, max_length=100, description="the shop's own name for it")]
+    id: Annotated[Printable, Field(min_length=1, max_length=100, description="the shop's own name for it")]
     language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] | None = None
     text: Annotated[str, Field(max_length=5_000, description="kept, with its SHA-256")] | None = None
     hash: (
         Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256, if the text is kept elsewhere")] | None
     ) = None
-
-    _id = field_validator("id")(_printable)
 
     @field_validator("text")
     @classmethod
@@ -64,8 +64,25 @@ class Wording(BaseModel):
         return {name: value for name, value in given.items() if value is not None}
 
 
-class NewConsent(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+_ASKED: dict[str, Any] = {
+    "channel": "email", "topic": "offers", "action": "grant", "by": "person", "source": "checkout",
+    "occurred_at": "2026-11-25T10:00:00Z", "wording": {"id": "form-7", "language": "en", "text": "Yes, write me."},
+}  # fmt: skip
+_HELD = {
+    "channel": "email", "topic": "offers", "state": "granted", "confirmed": False, "basis": "consent",
+    "effective_at": "2026-11-25T10:00:00.000000Z", "expires_at": None, "confirmation": None, "on_the_wire": None,
+}  # fmt: skip
+
+
+def _text(value: Any) -> Any:
+    """Let no number pass for an address: 1 would be 0.0.0.1."""
+    if value is not None and not isinstance(value, str):
+        raise ValueError("is not a text")
+    return value
+
+
+class NewConsent(Asked):
+    model_config = ConfigDict(json_schema_extra={"examples": [_ASKED]})
 
     channel: Channel
     topic: Annotated[str, Field(pattern=NAME)]
@@ -73,7 +90,7 @@ class NewConsent(BaseModel):
         Literal["request", "grant", "withdraw"],
         Field(description="request: a message asks them to confirm; grant: they allowed it; withdraw: they end it"),
     ]
-    source: Annotated[str, Field(min_length=1, max_length=200, description="how you know: form, page, till ...")]
+    source: Annotated[Printable, Field(min_length=1, max_length=200, description="how you know: form, page, till ...")]
     by: Annotated[
         Literal["person", "shop"],
         Field(description="who said so: the person, as it happens (needs wording), or the shop from its own records"),
@@ -81,12 +98,12 @@ class NewConsent(BaseModel):
     basis: Annotated[Basis, Field(description="of a grant; other than consent only where the topic accepts it")] = (
         CONSENT
     )
-    occurred_at: Annotated[AwareDatetime | None, Field(description="default: now; of a purchase: required")] = None
+    occurred_at: Annotated[AwareDatetime | None, AsText, Field(description="default: now; of a purchase: required")] = (
+        None
+    )
     wording: Wording | None = None
-    ip: Annotated[IPvAnyAddress | None, Field(description="kept encrypted")] = None
-    user_agent: Annotated[str | None, Field(max_length=300, description="kept encrypted")] = None
-
-    _source = field_validator("source", "user_agent")(_printable)
+    ip: Annotated[IPvAnyAddress | None, BeforeValidator(_text), Field(description="kept encrypted")] = None
+    user_agent: Annotated[Printable | None, Field(max_length=300, description="kept encrypted")] = None
 
     @field_validator("occurred_at")
     @classmethod
@@ -138,16 +155,19 @@ class ConsentState(BaseModel):
 @router.post(
     "/contacts/{external_id}/consents",
     summary="Ask for, grant or withdraw consent",
-    responses={
-        202: {"model": ConsentState, "description": "asked; or withdrawn while a message was leaving"},
-        404: {"description": "no such contact"},
-        409: {"description": "they have withdrawn it: only their own later act grants it again"},
-    },
-)
+    **operation(
+        "changeConsent", "consents:write", answers=ConsentState, body=True, example=_HELD,
+        also={
+            202: "asked; or withdrawn while a message was leaving",
+            404: "no such contact",
+            409: "they have withdrawn it: only their own later act grants it again",
+        },
+    ),
+)  # fmt: skip
 async def change_consent(
     request: Request,
     response: Response,
-    external_id: Annotated[str, Path(min_length=1, max_length=320, description="the shop's own id, else e-mail")],
+    external_id: Annotated[Printable, Path(min_length=1, max_length=320, description="the shop's own id, else e-mail")],
     wanted: NewConsent,
     key: Annotated[ApiKey, Depends(permit("consents:write"))],
 ) -> ConsentState:
@@ -156,7 +176,6 @@ async def change_consent(
     A topic with double opt-in needs `request`: nothing is sent until they have confirmed it themselves.
     """
     room = room_of(request)
-    _printable_id(external_id)
     if wanted.action == "withdraw":
         return await _withdraw(room, response, external_id, wanted, key)
     act = _request if wanted.action == "request" else _grant
@@ -234,7 +253,7 @@ def _begin(
         raise Refused(f"{wanted.topic} is not a topic for {wanted.channel}; there are {', '.join(known) or 'none'}")
     held = hold_contact(connection, room.key_ring, external_id, wanted.channel)
     details = {"channel": wanted.channel, "topic": wanted.topic, "by": wanted.by}
-    audit.record(connection, f"key:{key.name}", f"consent.{wanted.action}", str(held.contact_id), details)
+    audit.record(connection, key.actor, f"consent.{wanted.action}", str(held.contact_id), details)
     return shop, held
 
 
@@ -254,8 +273,3 @@ def _state(connection: Connection, held: Holding, wanted: NewConsent) -> Consent
             "expires_at": show_instant(one.expires_at),
         }
     )
-
-
-def _printable_id(external_id: str) -> None:
-    if not external_id.isprintable():
-        raise NotFound("there is no such contact")
