@@ -1,15 +1,15 @@
 """Mirrors of the providers' suppression lists, and a mailbox of bounces.
 
-Revision ID: 0003
-Revises: 0006
+Revision ID: 0006
+Revises: 0005
 """
 
 from __future__ import annotations
 
 from alembic import op
 
-revision = "0003"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 

@@ -1,15 +1,15 @@
 """Clicks: where the links of messages lead, and which click was hardly a person's.
 
-Revision ID: 0006
-Revises: 0009
+Revision ID: 0004
+Revises: 0003
 """
 
 from __future__ import annotations
 
 from alembic import op
 
-revision = "0006"
-down_revision = "0009"
+revision = "0004"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 

@@ -1,15 +1,15 @@
 """Accounts: rates in the provider's unit, circuits, rates by domain, warm-up.
 
-Revision ID: 0002
-Revises: 0003
+Revision ID: 0007
+Revises: 0006
 """
 
 from __future__ import annotations
 
 from alembic import op
 
-revision = "0002"
-down_revision = "0003"
+revision = "0007"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 
