@@ -10,18 +10,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, TypeGuard
 
 from dispatcher.providers.protocol import Accepted, NotSent, Receipt, Rejected, Unknown
 
 #: So many hand-overs in a row, of whichever hands.
 FAILURES = 3
 FIRST_WAIT = timedelta(seconds=15)
-LONGEST_WAIT = timedelta(minutes=15)
+#: A code lives ten minutes: one that comes while it is open must see a probe, and what that says, in its lifetime.
+LONGEST_WAIT = timedelta(minutes=5)
 #: Somebody has to put the account in order.
 ACCOUNT_WAIT = timedelta(minutes=1)
 #: A probe that has not come back after this never will: longer than any hand-over takes.
 PROBE_WITHIN = timedelta(minutes=2)
+#: Less than this is the time that somebody waited for the account's lock.
+_CLOCK_SET_BACK = timedelta(minutes=1)
 #: How soon to ask again while a probe is under way.
 ASK_AGAIN = timedelta(seconds=5)
 
@@ -69,10 +72,15 @@ def admits(circuit: Circuit, now: datetime) -> Literal["all", "probe"] | datetim
     if circuit.state == "closed":
         return "all"
     if circuit.state == "open":
-        return "probe" if circuit.open_until is None or now >= circuit.open_until else circuit.open_until
-    if circuit.probe_until is None or now >= circuit.probe_until:
-        return "probe"
-    return min(circuit.probe_until, now + ASK_AGAIN)
+        return circuit.open_until if _is_ahead(circuit.open_until, now, LONGEST_WAIT) else "probe"
+    if _is_ahead(circuit.probe_until, now, PROBE_WITHIN):
+        return min(circuit.probe_until, now + ASK_AGAIN)
+    return "probe"
+
+
+def _is_ahead(until: datetime | None, now: datetime, longest: timedelta) -> TypeGuard[datetime]:
+    """Whether it is still to come; much further ahead than it was ever set, the clock was set back since."""
+    return until is not None and now < until <= now + longest + _CLOCK_SET_BACK
 
 
 def probing(circuit: Circuit, now: datetime) -> Circuit:

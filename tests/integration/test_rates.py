@@ -327,7 +327,9 @@ def test_a_message_in_doubt_stays_with_the_provider_that_may_have_it(shop: AtWor
         """UPDATE message SET status = 'pending', batch_id = NULL, authorised_at = NULL, authorise_seq = NULL,
                   send_deadline = NULL, handed_over_at = NULL, settled_at = NULL, worker_id = NULL, provider = NULL"""
     )
-    shop.do("UPDATE account SET circuit = 'open', open_until = 'infinity'")
+    shop.do(
+        "UPDATE account SET circuit = 'open', open_until = now() + interval '4 min' + (SELECT clock_offset FROM engine)"
+    )
     send_by(shop, first, second)
 
     assert by_provider(shop) == {("pending", None): PEOPLE}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from dispatcher.messages import EXPIRES_AFTER
 from dispatcher.providers.protocol import Accepted, NotSent, Receipt, Rejected, RetryAfter, Unknown
 from dispatcher.rates.adaptive import LEAST, Pace, after_allowance, after_enough
 from dispatcher.rates.buckets import Bucket, rescaled
@@ -165,6 +167,16 @@ def test_one_probe_at_a_time_and_each_failure_waits_twice_as_long() -> None:
 def test_a_probe_that_never_comes_back_is_followed_by_another() -> None:
     circuit = probing(Circuit("open", 3, 1, NOON), NOON)
     assert admits(circuit, NOON + PROBE_WITHIN) == "probe"
+
+
+def test_a_code_that_comes_while_it_is_open_lives_to_see_a_probe() -> None:
+    assert EXPIRES_AFTER["security"] > LONGEST_WAIT + PROBE_WITHIN
+
+
+@pytest.mark.parametrize("circuit", [Circuit("open", 9, 9, NOON), probing(Circuit("open", 3, 1, NOON), NOON)])
+def test_a_clock_that_was_set_back_leaves_no_circuit_open_until_it_has_caught_up(circuit: Circuit) -> None:
+    assert admits(circuit, NOON - timedelta(hours=3)) == "probe"
+    assert admits(replace(circuit, open_until=NOON + LONGEST_WAIT), NOON) != "all"
 
 
 def test_what_began_before_it_opened_moves_it_no_more() -> None:
