@@ -73,7 +73,31 @@ class Taken:
 def take(
     connection: Connection, lane: str, wanted: Sequence[Wanted], now: datetime, *, offers: Sequence[Offer], speed: Speed
 ) -> Taken:
-    """Return which may go, by whom; what they take counts as used, whatever becomes of them."""
+    """Return which may go, by whom; what they take counts as used, whatever becomes of them.
+
+    Who may only go by another account than the first of them is `short`: the next slice is theirs.
+    """
+    together, others, offers = _of_one_account(wanted, offers)
+    taken = _take(connection, lane, together, now, offers=offers, speed=speed)
+    taken.short |= {one.message_id for one in others}
+    return taken
+
+
+def _of_one_account(
+    wanted: Sequence[Wanted], offers: Sequence[Offer]
+) -> tuple[list[Wanted], list[Wanted], Sequence[Offer]]:
+    """Return those who can go together with the first, the others, and by whom the former may go."""
+    names = {offer.name for offer in offers}
+    bound = [one.only_by if one.only_by in names else None for one in wanted]  # what is gone is said by `_bound`
+    first = bound[0] if bound else None
+    together = [one for one, name in zip(wanted, bound, strict=True) if name == first]
+    others = [one for one, name in zip(wanted, bound, strict=True) if name != first]
+    return together, others, [offer for offer in offers if first in (None, offer.name)]
+
+
+def _take(
+    connection: Connection, lane: str, wanted: Sequence[Wanted], now: datetime, *, offers: Sequence[Offer], speed: Speed
+) -> Taken:
     names = [offer.name for offer in offers]
     row, known = accounts.read_lane(connection, lane), accounts.read_accounts(connection, names)
     warming = _warming(speed, lane, now)

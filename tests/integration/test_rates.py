@@ -198,11 +198,33 @@ def test_what_may_have_left_by_one_account_never_goes_by_another(database: Engin
     open_circuit(database, "sendgrid", for_seconds=30)
     offers = [Offer("sendgrid", 250), SMTP]
     bound, free = Wanted(uuid4(), only_by="sendgrid"), Wanted(uuid4())
-    taken = take(database, "email.transactional", [bound, free], offers=offers)
+    first = take(database, "email.transactional", [bound, free], offers=offers)
+    then = take(database, "email.transactional", [free], offers=offers)
 
-    assert taken.provider == "smtp"
+    assert (first.going, first.short) == ({}, {free.message_id})
+    assert first.deferred[bound.message_id].facts["account"] == "sendgrid"
+    assert (then.provider, set(then.going)) == ("smtp", {free.message_id})
+    assert take(database, "email.transactional", [free, bound], offers=offers).short == {bound.message_id}
+
+
+def test_what_may_have_left_by_the_second_goes_by_the_second_although_the_first_is_back(database: Engine) -> None:
+    offers = [Offer("sendgrid", 250), SMTP]
+    free, bound = wanted(2), [Wanted(uuid4(), only_by="smtp") for _ in range(2)]
+    first = take(database, "email.transactional", [*free, *bound], offers=offers)
+    then = take(database, "email.transactional", [*bound, *free], offers=offers)
+
+    assert (first.provider, set(first.going)) == ("sendgrid", {one.message_id for one in free})
+    assert first.short == {one.message_id for one in bound}
+    assert (then.provider, set(then.going)) == ("smtp", {one.message_id for one in bound})
+    assert then.short == {one.message_id for one in free}
+
+
+def test_what_may_have_left_by_an_account_that_is_gone_goes_by_none(database: Engine) -> None:
+    gone, free = Wanted(uuid4(), only_by="twilio"), Wanted(uuid4())
+    taken = take(database, "email.transactional", [gone, free])
+
     assert set(taken.going) == {free.message_id}
-    assert taken.deferred[bound.message_id].facts["account"] == "sendgrid"
+    assert taken.deferred[gone.message_id].facts["account"] == "twilio"
 
 
 def test_a_failover_carries_the_slice_and_the_first_choice_gets_it_back(database: Engine) -> None:
