@@ -142,6 +142,8 @@ def _authorise(
     _renew_lease(connection, claim)
     _write_objections(connection, claim, by_contact, objections, now)
     sent = _write_sends(connection, claim, by_contact, going, now, taken)
+    if taken.warm_up is not None and len(sent) < len(taken.going):  # changed under way: not of the day's count
+        accounts.count_on(connection, *taken.warm_up, len(sent) - len(taken.going))
     if taken.probe and not sent:  # nobody goes to see whether the provider is there: let somebody else
         accounts.write_circuit(connection, taken.provider, replace(taken.account.circuit, state="open", open_until=now))
     if order.facts.marketing:

@@ -203,7 +203,7 @@ class _Batch:
         if heard.matters(taken.account, reached, authorised.moment.at, probe=taken.probe):
             write = partial(_write_heard, database, lane, taken.provider, heard, taken.probe, reached)
             db.insist(write, hearing=taken.provider)
-        unused = len(taken.going) - sum(1 for r in receipts if isinstance(r, (Accepted, Rejected, Unknown)))
+        unused = sum(1 for r in receipts if not isinstance(r, (Accepted, Rejected, Unknown)))
         if taken.warm_up is not None and unused > 0:
             db.insist(partial(_count_back, database, taken.warm_up, unused), counting_back=unused)
 

@@ -42,10 +42,12 @@ FROM unnest(CAST(:ids AS uuid[]), CAST(:details AS text[])) AS x(id, detail)
 JOIN message m ON m.id = x.id AND m.status = 'sending' AND m.worker_id = :worker
 ON CONFLICT DO NOTHING
 """)
+# A provider's wait may be longer than the message is of use: then it is told so when it expires, and hangs no longer.
 _BACK_TO_PENDING = text("""
 UPDATE message m SET status = 'pending', batch_id = NULL, authorised_at = NULL, authorise_seq = NULL,
        send_deadline = NULL, worker_id = NULL, provider = NULL,
-       due_at = :now + GREATEST(x.wait, LEAST(:longest, :first * power(2, LEAST(m.attempts, 10) - 1)))
+       due_at = LEAST(:now + GREATEST(x.wait, LEAST(:longest, :first * power(2, LEAST(m.attempts, 10) - 1))),
+                      GREATEST(m.expires_at, :now))
 FROM unnest(CAST(:ids AS uuid[]), CAST(:waits AS interval[])) AS x(id, wait)
 WHERE m.id = x.id AND m.status = 'sending' AND m.worker_id = :worker
 """)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import pytest
 from at_work import AtWork, noon_ahead
+from ledger_rows import wait_until
 from people import add_person
 from small_workspace import FILES
 from sqlalchemy import Engine, text
@@ -414,6 +415,50 @@ def test_what_was_not_sent_is_not_of_the_days_warm_up(shop: AtWork, tmp_path: Pa
     shop.move_to(row.due_at + timedelta(hours=12))
     send_by(shop, Says(tmp_path, "smtp", None))
     assert shop.became(run_id)["sent"] == PEOPLE
+
+
+def test_whose_contact_changed_under_way_is_not_of_the_days_warm_up(shop: AtWork, tmp_path: Path) -> None:
+    start = f"{shop.now():%Y-%m-%d}"
+    toml = FILES["dispatcher.toml"] + f"\n[warm_up]\nstart = {start}\ndays = [{PEOPLE}, 100]\n"
+    shop.apply({"dispatcher.toml": toml})
+    run_id = shop.plan(shop.start("hello"))
+    shop.hands = replace(shop.hands, providers={"email": Says(tmp_path, "smtp", None)})
+    [batch_id] = shop.release()
+    changed_between(shop, "UPDATE contact SET version = version + 1", lambda: send_batch(shop.hands, batch_id))
+    assert shop.became(run_id) == {"pending": PEOPLE}
+    shop.send()
+
+    assert shop.became(run_id) == {"sent": PEOPLE}
+
+
+def changed_between(shop: AtWork, statement: str, work: Callable[[], object]) -> None:
+    """Do `work`, and the statement between its rendering and its authorisation."""
+    with shop.database.begin() as connection:
+        connection.execute(text("SELECT id FROM contact ORDER BY id FOR NO KEY UPDATE"))
+        worker = threading.Thread(target=work)
+        worker.start()
+        wait_until(lambda: waiting_for_a_lock(shop.database))
+        connection.execute(text(statement))
+    worker.join()
+
+
+def waiting_for_a_lock(database: Engine) -> bool:
+    with database.connect() as connection:
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        return connection.scalar(text(waiting)) is not None
+
+
+def test_what_a_provider_holds_up_past_its_expiry_is_told_so_when_it_expires(shop: AtWork, tmp_path: Path) -> None:
+    run_id = shop.plan(shop.start("hello"))
+    shop.do("UPDATE message SET expires_at = now() + interval '10 min' + (SELECT clock_offset FROM engine)")
+    send_by(shop, Says(tmp_path, "smtp", RetryAfter("429", timedelta(hours=1))))
+
+    rows = shop.rows(run_id).values()
+    assert {row.status for row in rows} == {"pending"}
+    assert all(row.due_at == row.expires_at for row in rows)
+    shop.move_to(max(row.due_at for row in rows))
+    shop.send()
+    assert shop.became(run_id) == {"EXPIRED": PEOPLE}
 
 
 def test_what_waits_for_the_rate_comes_back_at_its_own_moment_and_in_time(shop: AtWork) -> None:
