@@ -28,6 +28,7 @@ class Standing:
     stops_all: bool  #: suppressed for everything, by somebody else than the provider
     stops_marketing: bool  #: that, or they said no to all marketing by e-mail that they ever had
     reasons: frozenset[str]  #: every suppression, whoever told us
+    told: frozenset[str]  #: those of them that the provider told us
     mirrored: Mapping[str, datetime]  #: the lists that we put it on, and since when
     lifted: tuple[tuple[str, datetime], ...]  #: taken back here, and maybe not there yet
     has_holder: bool
@@ -37,23 +38,31 @@ class Standing:
         return (list_.stops == "all" and self.stops_all) or (list_.stops == "marketing" and self.stops_marketing)
 
     def to_take_off(self, lists: Sequence[TheirList]) -> list[TheirList]:
-        """Return the lists that it must leave: where we put it, and where what was lifted here put it."""
+        """Return the lists that it must leave: where we put it, and where what was lifted here put it.
+
+        Not where it would stand without us: the provider has told us the same of it.
+        """
         lifted = {reason for reason, _ in self.lifted if reason not in self.reasons}
         return [
-            one for one in lists if not self.belongs_on(one) and (one.name in self.mirrored or one.reason in lifted)
+            one
+            for one in lists
+            if not self.belongs_on(one)
+            and one.reason not in self.told
+            and (one.name in self.mirrored or one.reason in lifted)
         ]
 
 
 _OF_THESE = text("""
 SELECT a.id, COALESCE(s.stops_all, false) AS stops_all,
        COALESCE(s.stops_marketing, false) OR (COALESCE(k.withdrawn, false) AND NOT k.granted) AS stops_marketing,
-       COALESCE(s.reasons, '{}') AS reasons, COALESCE(m.lists, '{}') AS mirrored,
+       COALESCE(s.reasons, '{}') AS reasons, COALESCE(s.told, '{}') AS told, COALESCE(m.lists, '{}') AS mirrored,
        COALESCE(m.moments, '{}') AS put_at,
        COALESCE(l.reasons, '{}') AS lifted, COALESCE(l.moments, '{}') AS lifted_at,
        h.id IS NOT NULL AS has_holder, h.data_key, h.sealed
 FROM address a
 LEFT JOIN LATERAL (
-    SELECT array_agg(reason) AS reasons, bool_or(scope = 'all' AND NOT theirs) AS stops_all,
+    SELECT array_agg(reason) AS reasons, array_agg(reason) FILTER (WHERE theirs) AS told,
+           bool_or(scope = 'all' AND NOT theirs) AS stops_all,
            bool_or(NOT theirs) AS stops_marketing
     FROM (SELECT reason, scope, source LIKE 'feedback: ' || :provider || '%'
                      OR source = 'provider:' || :provider AS theirs
@@ -110,6 +119,7 @@ def _standing(row: Row[Any], key_ring: KeyRing) -> Standing:
         row.stops_all,
         row.stops_marketing,
         frozenset(row.reasons),
+        frozenset(row.told),
         dict(zip(row.mirrored, row.put_at, strict=True)),
         tuple(zip(row.lifted, row.lifted_at, strict=True)),
         row.has_holder,

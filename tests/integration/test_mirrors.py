@@ -92,6 +92,39 @@ def test_a_suppression_that_is_lifted_leaves_every_list_it_was_on(house: House) 
     assert house.lists.on("spam_reports") == house.lists.on("unsubscribes") == set()
 
 
+def test_who_left_at_the_provider_too_stays_on_its_list_when_what_we_put_them_there_for_is_lifted(house: House) -> None:
+    house.person("ana")
+    house.suppress(ANA, "complaint", source="operator")
+    house.push()
+    house.suppress(ANA, "unsubscribe", source="feedback: sendgrid group_unsubscribe")
+    house.push()
+    assert house.lists.on(GROUP_LIST) == {ANA}
+
+    house.lift(ANA, "complaint")
+    house.push()
+
+    assert house.reasons(ANA) == {"unsubscribe"}
+    assert house.lists.on(GROUP_LIST) == {ANA}
+    house.lift(ANA, "unsubscribe")
+    house.push()
+    assert house.lists.on(GROUP_LIST) == set()
+
+
+def test_who_left_here_leaves_the_list_that_stops_everything_when_their_bounce_is_lifted(house: House) -> None:
+    house.person("ana")
+    house.suppress(ANA, "hard_bounce")
+    house.suppress(ANA, "unsubscribe")
+    house.push()
+    assert house.lists.on("unsubscribes") == house.lists.on(GROUP_LIST) == {ANA}
+
+    house.lift(ANA, "hard_bounce")
+    house.push()
+
+    assert (house.lists.on("unsubscribes"), house.lists.on(GROUP_LIST)) == (set(), {ANA}), (
+        "order confirmations still go"
+    )
+
+
 def test_their_lists_are_taken_in_by_reason_and_stop_what_is_pending(house: House) -> None:
     people = {name: house.person(name) for name in ("ana", "ben", "cyd", "dan")}
     lists = ("unsubscribes", "spam_reports", "bounces", "invalid_emails")
