@@ -21,6 +21,7 @@ from dispatcher.figures import BOUNDS, Key
 from dispatcher.metrics.counted import Count
 from dispatcher.metrics.state import State
 from dispatcher.places import TZDATA_VERSION
+from dispatcher.rates.circuit import State as Circuit
 from dispatcher.rates.rules import LaneName
 
 #: Rooms that register, and so can be counted as alive.
@@ -110,6 +111,7 @@ def of_count(count: Count) -> Iterator[Metric]:
 def of_state(state: State) -> Iterator[Metric]:
     """The house at this moment."""
     yield from _of_lanes(state)
+    yield from _of_accounts(state)
     yield _gauge(
         "rooms_alive",
         "Rooms heard of within the last 10 seconds, by kind.",
@@ -154,6 +156,34 @@ def _of_lanes(state: State) -> Iterator[Metric]:
         "For how much longer a lane rests, because its provider has had enough or refuses the account; 0: at work.",
         ("lane",),
         {(lane.name,): lane.rests.total_seconds() for lane in state.lanes},
+    )
+
+
+def _of_accounts(state: State) -> Iterator[Metric]:
+    """An account without a rate has no sample of it; of the warm-up there is none once the sender is warm."""
+    yield _gauge(
+        "account_rate_per_second",
+        "The rate an account at a provider is allowed, as configured, in the provider's unit.",
+        ("provider",),
+        {(one.name,): one.configured for one in state.accounts if one.configured is not None},
+    )
+    yield _gauge(
+        "account_rate_in_force_per_second",
+        "The rate in force: lower than configured for a while after the provider said that it has enough.",
+        ("provider",),
+        {(one.name,): one.in_force for one in state.accounts if one.in_force is not None},
+    )
+    yield _gauge(
+        "account_circuit",
+        "1 for the state that an account's circuit is in; anything but closed: nothing goes but a probe now and then.",
+        ("provider", "state"),
+        {(one.name, kind): one.circuit == kind for one in state.accounts for kind in get_args(Circuit)},
+    )
+    yield _gauge(
+        "warm_up_messages",
+        "Mails of the sender's warm-up today: allowed, and used.",
+        ("state",),
+        {(kind,): number for kind, number in state.warm_up.items()},
     )
 
 

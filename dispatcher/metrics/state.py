@@ -10,8 +10,8 @@ from sqlalchemy import Connection, text
 from dispatcher import clock, figures
 from dispatcher.doubt import FOR_GOOD_AFTER
 from dispatcher.figures import Key
-from dispatcher.rates import accounts
-from dispatcher.rates.accounts import LaneState
+from dispatcher.rates import accounts, overview
+from dispatcher.rates.accounts import AccountState, LaneState
 
 #: A room that has not been heard of for so long is not counted as alive; it beats every two seconds.
 SILENT_SECONDS = 10
@@ -21,6 +21,8 @@ _ASKED_SECONDS = 2
 @dataclass(frozen=True, slots=True)
 class State:
     lanes: list[LaneState]
+    accounts: list[AccountState]
+    warm_up: Mapping[str, int]  #: mails of the sender's day: `allowed`, `used`; empty: it is warm, or was never to be
     rooms: Mapping[str, int]  #: alive, by kind
     clock_silent_seconds: float | None  #: since the last beat of any clock; None: there never was one
     stopped: bool
@@ -67,6 +69,8 @@ def read_state(connection: Connection) -> State:
     rooms = connection.execute(_ROOMS, {"silent": SILENT_SECONDS})
     return State(
         lanes=accounts.read_states(connection, now),
+        accounts=accounts.read_account_states(connection, now),
+        warm_up=_warm_up(connection),
         rooms={room.kind: room.number for room in rooms},
         clock_silent_seconds=None if row.clock_silent is None else float(row.clock_silent),
         stopped=row.stopped,
@@ -82,3 +86,10 @@ def read_state(connection: Connection) -> State:
         unsubscribes_waiting=row.barrier,
         figures=figures.read(connection),
     )
+
+
+def _warm_up(connection: Connection) -> dict[str, int]:
+    today = overview.warm_up_today(connection)
+    if today is None or today["allowance"] is None:
+        return {}
+    return {"allowed": today["allowance"], "used": today["authorised"]}

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, text
 
 from dispatcher.rates.adaptive import Pace
 from dispatcher.rates.buckets import Bucket
-from dispatcher.rates.circuit import Circuit
+from dispatcher.rates.circuit import Circuit, State
 from dispatcher.rates.rules import LaneName, Rates
 
 
@@ -85,6 +85,25 @@ def _state(name: str, row: Row[Any] | None, now: datetime) -> LaneState:
         return LaneState(name, None, 1, timedelta(0))
     rests = max(row.paused_until - now, timedelta(0)) if row.paused_until is not None else timedelta(0)
     return LaneState(name, row.rate_per_second, row.burst, rests)
+
+
+@dataclass(frozen=True, slots=True)
+class AccountState:
+    """How an account at a provider stands; rates in units a second, None: as fast as the provider takes it."""
+
+    name: str
+    configured: float | None
+    in_force: float | None  #: lowered for a while by the provider's own words
+    circuit: State
+
+
+def read_account_states(connection: Connection, now: datetime) -> list[AccountState]:
+    """Return the state of every account that has a rate, or carries a lane, or has had troubles, by name."""
+    names = connection.scalars(text("SELECT name FROM account UNION SELECT unnest(accounts) FROM lane")).all()
+    return [
+        AccountState(account.name, account.pace.configured, account.pace.at(now), account.circuit.state)
+        for _, account in sorted(read_accounts(connection, names).items())
+    ]
 
 
 def set_rates(connection: Connection, rates: Rates) -> None:

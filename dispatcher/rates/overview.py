@@ -52,11 +52,15 @@ def read(connection: Connection) -> dict[str, Any]:
             for account in map(account_of, rows)
         ],
         "domains": [{"name": row.name, "rate": row.rate_per_second, "burst": row.burst} for row in domains],
-        "warm_up": _warm_up(connection),
+        "warm_up": warm_up_today(connection),
     }
 
 
-def _warm_up(connection: Connection) -> dict[str, Any] | None:
+def warm_up_today(connection: Connection) -> dict[str, Any] | None:
+    """Return `sender`, its `day`, how many that allows (`allowance`; None: it is warm) and how many are `authorised`.
+
+    None if the shop's own address is not warmed up.
+    """
     try:
         shop = load_shop(connection)
     except Refused:  # nothing is applied yet

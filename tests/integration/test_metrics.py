@@ -19,13 +19,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, create_engine, text
 from web_server import Web, serving
 
-from dispatcher import api_keys, figures
+from dispatcher import api_keys, clock, figures
 from dispatcher.figures import BOUNDS, Figures
 from dispatcher.keys import KeyRing
 from dispatcher.metrics import Metrics
 from dispatcher.metrics.counted import REST, Counting
-from dispatcher.rates import accounts
+from dispatcher.providers.protocol import Rejected, RetryAfter
+from dispatcher.rates import accounts, hearing
+from dispatcher.rates.rules import Rates, WarmUp, day_of
 from dispatcher.schedules import fire_due
+from dispatcher.shop import load_shop
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -131,6 +134,42 @@ def test_lanes_show_their_rate_and_their_rest(ledger: Ledger, web: Web) -> None:
     assert value(found, "lane_rate_per_second", lane="sms.marketing") is None
     assert 30 < (value(found, "lane_rest_seconds", lane="sms.marketing") or 0) <= 40
     assert value(found, "lane_rest_seconds", lane="email.transactional") == 0
+
+
+def test_accounts_show_their_rate_and_their_circuit(ledger: Ledger, web: Web) -> None:
+    with ledger.database.begin() as connection:
+        accounts.set_rates(connection, Rates.model_validate({"accounts": {"smtp": "50/s"}}))
+        accounts.set_accounts(connection, {"email": ["sendgrid", "smtp"]})
+        now = connection.scalar(text("SELECT clock_timestamp() + clock_offset FROM engine"))
+        for receipt in (RetryAfter("429", timedelta(seconds=5)), Rejected("401", scope="account")):
+            heard = hearing.listen_to([receipt])
+            hearing.heed(connection, "email.marketing", "smtp", heard, now, probe=False, reached=0)
+    found = scrape(web)
+
+    assert value(found, "account_rate_per_second", provider="smtp") == 50
+    assert 25 <= (value(found, "account_rate_in_force_per_second", provider="smtp") or 0) < 50
+    assert value(found, "account_rate_per_second", provider="sendgrid") is None
+    assert {
+        provider: [value(found, "account_circuit", provider=provider, state=s) for s in ("closed", "open", "half_open")]
+        for provider in ("smtp", "sendgrid")
+    } == {"smtp": [0, 1, 0], "sendgrid": [1, 0, 0]}
+
+
+def test_a_senders_warm_up_shows_what_it_may_and_what_it_did_today(ledger: Ledger, web: Web) -> None:
+    assert value(scrape(web), "warm_up_messages", state="allowed") is None
+    with ledger.database.begin() as connection:
+        shop, today = load_shop(connection), clock.read_now(connection)
+        day = day_of(today, shop.shop.zone)
+        warming = shop.model_copy(update={"warm_up": WarmUp(start=day, days=(50, 100))})
+        connection.execute(
+            text("UPDATE engine SET shop = CAST(:shop AS jsonb)"), {"shop": warming.model_dump_json(by_alias=True)}
+        )
+        accounts.authorised_on(connection, shop.shop.from_email, day, lock=True)
+        accounts.count_on(connection, shop.shop.from_email, day, 7)
+    found = scrape(web)
+
+    assert value(found, "warm_up_messages", state="allowed") == 50
+    assert value(found, "warm_up_messages", state="used") == 7
 
 
 def test_the_house_is_told_as_it_stands(ledger: Ledger, web: Web) -> None:
