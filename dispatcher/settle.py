@@ -16,12 +16,14 @@ from dispatcher.providers.protocol import Accepted, Moment, NotSent, Receipt, Re
 _LONGEST_WAIT = timedelta(minutes=30)
 _FIRST_WAIT = timedelta(seconds=5)
 
+# Only the try that these receipts are of: the answer of a commit may be lost, and what is then written once more may
+# find the message in this worker's hands again.
 _SETTLE = text("""
 UPDATE message m SET status = x.status, reason = x.reason, handed_over_at = x.handed_over_at, settled_at = :now,
        provider_ref = x.ref, facts = CASE WHEN x.detail IS NOT NULL THEN jsonb_build_object('because', x.detail) END
 FROM unnest(CAST(:ids AS uuid[]), CAST(:statuses AS text[]), CAST(:reasons AS text[]), CAST(:moments AS timestamptz[]),
             CAST(:refs AS text[]), CAST(:details AS text[])) AS x(id, status, reason, handed_over_at, ref, detail)
-WHERE m.id = x.id AND m.status = 'sending' AND m.worker_id = :worker
+WHERE m.id = x.id AND m.status = 'sending' AND m.worker_id = :worker AND m.authorised_at = :authorised_at
 """)
 
 # Feedback was quicker than this receipt; only the receipt knows when the first byte left.
@@ -29,7 +31,7 @@ _OVERTAKEN = text("""
 UPDATE message m SET handed_over_at = x.handed_over_at, provider_ref = COALESCE(m.provider_ref, x.ref)
 FROM unnest(CAST(:ids AS uuid[]), CAST(:moments AS timestamptz[]), CAST(:refs AS text[])) AS x(id, handed_over_at, ref)
 WHERE m.id = x.id AND m.status IN ('sent', 'delivered', 'bounced') AND m.handed_over_at IS NULL
-  AND m.worker_id = :worker
+  AND m.worker_id = :worker AND m.authorised_at = :authorised_at
 """)
 
 # Proof that nothing was accepted: the try is filed, its cap slot is free again, and the message waits for its next one.
@@ -40,6 +42,7 @@ SELECT m.id, m.attempts, m.authorised_at, m.authorise_seq, m.send_deadline, :now
        m.units, 'not_sent', x.detail
 FROM unnest(CAST(:ids AS uuid[]), CAST(:details AS text[])) AS x(id, detail)
 JOIN message m ON m.id = x.id AND m.status = 'sending' AND m.worker_id = :worker
+    AND m.authorised_at = :authorised_at
 ON CONFLICT DO NOTHING
 """)
 # A provider's wait may be longer than the message is of use: then it is told so when it expires, and hangs no longer.
@@ -49,14 +52,17 @@ UPDATE message m SET status = 'pending', batch_id = NULL, authorised_at = NULL, 
        due_at = LEAST(:now + GREATEST(x.wait, LEAST(:longest, :first * power(2, LEAST(m.attempts, 10) - 1))),
                       GREATEST(m.expires_at, :now))
 FROM unnest(CAST(:ids AS uuid[]), CAST(:waits AS interval[])) AS x(id, wait)
-WHERE m.id = x.id AND m.status = 'sending' AND m.worker_id = :worker
+WHERE m.id = x.id AND m.status = 'sending' AND m.worker_id = :worker AND m.authorised_at = :authorised_at
 """)
 
 
 def settle(
     database: Engine, worker_id: UUID, message_ids: Sequence[UUID], receipts: Sequence[Receipt], moment: Moment
 ) -> None:
-    """Write the receipts; while the database is away, keep them and try for ever: they are all we know."""
+    """Write the receipts; while the database is away, keep them and try for ever: they are all we know.
+
+    `moment`: of the authorisation that they are of.
+    """
 
     def write() -> None:
         with database.begin() as connection:
@@ -69,6 +75,7 @@ def _write(
     connection: Connection, worker_id: UUID, message_ids: Sequence[UUID], receipts: Sequence[Receipt], moment: Moment
 ) -> None:
     now = clock.read_now(connection)
+    mine = {"worker": worker_id, "authorised_at": moment.at}
     settled: list[tuple[Any, ...]] = []
     again: list[tuple[UUID, str, timedelta]] = []
     for message_id, receipt in zip(message_ids, receipts, strict=True):
@@ -83,23 +90,16 @@ def _write(
         written = connection.execute(
             _SETTLE,
             {"ids": ids, "statuses": statuses, "reasons": reasons, "moments": moments, "refs": refs,
-             "details": details, "now": now, "worker": worker_id},
+             "details": details, "now": now, **mine},
         )  # fmt: skip
         if written.rowcount < len(settled):
-            connection.execute(_OVERTAKEN, {"ids": ids, "moments": moments, "refs": refs, "worker": worker_id})
+            connection.execute(_OVERTAKEN, {"ids": ids, "moments": moments, "refs": refs, **mine})
     if again:
         ids, details, waits = (list(column) for column in zip(*again, strict=True))
-        connection.execute(_FILE_ATTEMPT, {"ids": ids, "details": details, "now": now, "worker": worker_id})
+        connection.execute(_FILE_ATTEMPT, {"ids": ids, "details": details, "now": now, **mine})
         connection.execute(
             _BACK_TO_PENDING,
-            {
-                "ids": ids,
-                "waits": waits,
-                "now": now,
-                "worker": worker_id,
-                "longest": _LONGEST_WAIT,
-                "first": _FIRST_WAIT,
-            },
+            {"ids": ids, "waits": waits, "now": now, "longest": _LONGEST_WAIT, "first": _FIRST_WAIT, **mine},
         )
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -31,12 +31,14 @@ from dispatcher.contacts import Particulars, save_contacts
 from dispatcher.errors import NotFound, Refused
 from dispatcher.keys import KeyRing
 from dispatcher.plan import plan_page, plan_round
+from dispatcher.providers.protocol import Envelope, Moment, NotSent, Receipt
 from dispatcher.providers.sandbox import Sandbox
 from dispatcher.rates import accounts, taking
 from dispatcher.registration import Registration, prove, register, this_host, unregister
 from dispatcher.rendering import Sender
 from dispatcher.schedules import fire_due
 from dispatcher.sending import Hands, send_batch
+from dispatcher.settle import settle
 from dispatcher.workspace import read_workspace
 
 PEOPLE = 6
@@ -605,6 +607,40 @@ def test_one_run_that_cannot_be_planned_holds_up_no_other(
 
     with shop.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM message WHERE run_id = :id"), {"id": good}) == PEOPLE
+
+
+class WritesTwice(Sandbox):
+    """A provider that is not there at first; while it takes the mails, the first receipts are written once more.
+
+    That is what `settle` does when the answer of its commit was lost: the database had it, and nobody knows.
+    """
+
+    hands: Hands
+    first: tuple[list[UUID], Moment] | None = None
+
+    def hand_over(self, slice_: Sequence[Envelope], moment: Moment, deadline: float) -> list[Receipt]:
+        not_there = [NotSent("no connection", unreachable=True) for _ in slice_]
+        if self.first is None:
+            self.first = [envelope.message_id for envelope in slice_], moment
+            return not_there
+        settle(self.hands.database, self.hands.worker_id, self.first[0], not_there, self.first[1])
+        return super().hand_over(slice_, moment, deadline)
+
+
+def test_receipts_that_are_written_twice_say_nothing_of_the_next_try(hands: Hands, tmp_path: Path) -> None:
+    provider = WritesTwice(tmp_path / "sandbox", "email")
+    provider.hands = hands = replace(hands, providers={"email": provider})
+    run_id = started(hands.database)
+    send_all(hands)
+    assert statuses(hands.database, run_id) == {"pending": PEOPLE}
+    with hands.database.begin() as connection:
+        connection.execute(text("UPDATE message SET due_at = first_due_at"))
+
+    send_all(hands)
+
+    assert statuses(hands.database, run_id) == {"sent": PEOPLE}
+    with hands.database.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM attempt")) == PEOPLE
 
 
 def test_a_clock_set_back_frees_no_slot(hands: Hands) -> None:
