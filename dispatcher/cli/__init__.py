@@ -12,6 +12,7 @@ import traceback
 from typing import NoReturn
 
 import typer
+from typer.models import CommandInfo, TyperInfo
 
 from dispatcher.cli import (
     audits,
@@ -44,17 +45,29 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     name="dispatcher",
-    help="A marketing dispatch engine that asks before it speaks.\n\nExample: dispatcher demo",
+    help="A marketing dispatch engine that asks before it speaks.\n\n"
+    "Every command explains itself: dispatcher campaign start --help.\n\nExample: dispatcher demo",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",  # fills lines to the terminal's width, and takes no [table] for markup
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (workspaces, rooms, imports, segments, campaigns, triggers, runs, explanations, contacts, consents):
-    group.add_to(app)
-for group in (suppressions, reviews, inbox, storefronts, templates, keys, rates, audits, data_rights, operations):
-    group.add_to(app)
+#: What `dispatcher --help` shows under which heading, in this order.
+HEADINGS = (
+    ("To begin", (workspaces, imports)),
+    ("Running it", (rooms, operations, rates)),
+    ("What is sent", (segments, templates, campaigns, triggers, runs, explanations)),
+    ("People", (contacts, consents, suppressions, reviews, data_rights, audits)),
+    ("The shop's programs", (keys, storefronts, inbox)),
+)
+for heading, groups in HEADINGS:
+    for group in groups:
+        group.add_to(app)
+    added: list[CommandInfo | TyperInfo] = [*app.registered_commands, *app.registered_groups]
+    for one in added:
+        if not isinstance(one.rich_help_panel, str):
+            one.rich_help_panel = heading
 
 
 def main() -> NoReturn:

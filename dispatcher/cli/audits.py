@@ -12,7 +12,7 @@ from dispatcher.cli import door
 
 
 def add_to(app: typer.Typer) -> None:
-    group = typer.Typer(help="Who did what through API, CLI and console; nobody can change it.", no_args_is_help=True)
+    group = typer.Typer(help="Who did what, by which way; nobody can change it.", no_args_is_help=True)
     group.command("list")(list_)
     group.command("verify")(verify)
     app.add_typer(group, name="audit")
@@ -54,6 +54,7 @@ def verify(as_json: door.AsJson = False) -> None:
     """Check that every entry is as it was written, and that none is missing; exit code 1 if not.
 
     Keep the hash it prints elsewhere: with it, whoever rewrote entries and chain together is found as well.
+
     Example: dispatcher audit verify
     """
     from dispatcher import audit_chain

@@ -19,7 +19,7 @@ NameOrRun = Annotated[str, typer.Argument(metavar="NAME|RUN", help="A campaign (
 
 
 def add_to(app: typer.Typer) -> None:
-    group = typer.Typer(help="What is sent to whom: look, simulate, start, stop.", no_args_is_help=True)
+    group = typer.Typer(help="What is sent to whom: look, simulate, start, pause, cancel.", no_args_is_help=True)
     group.command("list")(list_)
     group.command("simulate")(simulate)
     group.command("start")(start)

@@ -19,7 +19,7 @@ Source = Annotated[str, typer.Option("--source", metavar="TEXT", help="How you k
 
 
 def add_to(app: typer.Typer) -> None:
-    group = typer.Typer(help="What people allowed, and how we know.", no_args_is_help=True)
+    group = typer.Typer(help="What people allowed, and how we know: show, ask, record, export.", no_args_is_help=True)
     group.command("show")(show)
     group.command("request")(request)
     group.command("grant")(grant)
@@ -150,7 +150,7 @@ def withdraw(
     channel: Channel = "email",
     source: Source = "told to an operator",
 ) -> None:
-    """Record that a person withdraws consent: from then on nothing that needs it leaves, and waits for what is leaving.
+    """Record that a person withdraws consent, and wait for what is just leaving: nothing follows it.
 
     Example: dispatcher consent withdraw 17850 --source "phone call"
     """

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_to(app: typer.Typer) -> None:
-    group = typer.Typer(help="One person we know of.", no_args_is_help=True)
+    group = typer.Typer(help="One person we know of: show, export, correct, erase.", no_args_is_help=True)
     group.command("show")(show)
     group.command("export")(data_rights.export)
     group.command("correct")(data_rights.correct)

@@ -67,7 +67,9 @@ def correct(
 ) -> None:
     """Correct what is known of a contact; the audit says which fields, never the values.
 
-    A new address voids the consent for the old one.  Example: dispatcher contact correct 17850 --set locale=pt-BR
+    A new address voids the consent for the old one.
+
+    Example: dispatcher contact correct 17850 --set locale=pt-BR
     """
     from dispatcher.contacts import find_contact
     from dispatcher.rights import correct_contact
@@ -95,7 +97,9 @@ def erase(
     """Erase a person for good: nothing is sent to them any more, and what we hold of them is destroyed.
 
     It cannot be undone.  What is in flight is waited for 5 seconds, then the workers finish it; dispatcher contact show
-    says how far it is.  Example: dispatcher contact erase 17850
+    says how far it is.
+
+    Example: dispatcher contact erase 17850
     """
     from datetime import timedelta
 
@@ -169,7 +173,7 @@ def retention(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go; nothing is changed.")] = False,
     as_json: door.AsJson = False,
 ) -> None:
-    """Take what is older than its term by [retention] of dispatcher.toml; housekeeping does so once a day.
+    """Take away what is older than its term in dispatcher.toml; the workers do so once a day.
 
     Example: dispatcher retention --dry-run
     """

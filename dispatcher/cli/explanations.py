@@ -26,7 +26,7 @@ def explain(
     ] = None,
     as_json: door.AsJson = False,
 ) -> None:
-    """Say why a contact gets a campaign, or does not: what was decided in its last run, and what would be now.
+    """Say why a contact gets a campaign or does not: in its last run, and now.
 
     With --run it is what was decided then, from the ledger, with today's answer beside it.
 

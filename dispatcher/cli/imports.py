@@ -26,7 +26,7 @@ RejectsTo = Annotated[
 
 
 def add_to(app: typer.Typer) -> None:
-    group = typer.Typer(help="Bring in contacts, events and bounces from files.", no_args_is_help=True)
+    group = typer.Typer(help="Bring in contacts, events and bounces.", no_args_is_help=True)
     group.command("contacts")(contacts)
     group.command("events")(events)
     group.command("bounces")(bounces)

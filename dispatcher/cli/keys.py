@@ -14,7 +14,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="What uses the key, li
 
 
 def add_to(app: typer.Typer) -> None:
-    group = typer.Typer(help="API keys of the shop's own programs.", no_args_is_help=True)
+    group = typer.Typer(help="API keys of the shop's own programs: make, rotate, revoke.", no_args_is_help=True)
     group.command("create")(create)
     group.command("list")(list_)
     group.command("rotate")(rotate)

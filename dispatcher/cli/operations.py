@@ -29,7 +29,7 @@ def verify(
     ] = None,
     as_json: door.AsJson = False,
 ) -> None:
-    """Check every promise against the ledger: nobody twice, nobody forgotten, no byte after an unsubscribe.
+    """Check every promise against the ledger: nobody twice, nobody forgotten, nobody after goodbye.
 
     Example: dispatcher verify --provider-log .dispatcher/sandbox/outbox.jsonl
     """
@@ -72,9 +72,10 @@ def doctor(
     ] = None,
     as_json: door.AsJson = False,
 ) -> None:
-    """Look at everything this house needs, here and as the world sees it, and say what to do about what is not right.
+    """Look at everything this house needs, and say what to do about what is not right.
 
-    SPF, DKIM, DMARC and MX of the sender, the public address over TLS, providers' credentials, servers, keys, clocks.
+    Here: servers, keys, clocks, rooms, places.  As the world sees it: SPF, DKIM, DMARC and MX of the sender, the public
+    address over TLS, providers' accounts.
 
     Example: dispatcher doctor
 
@@ -98,7 +99,7 @@ def doctor(
 
 
 def stop_all() -> None:
-    """The emergency brake: from now on nothing is authorised to leave, of any class.  dispatcher go-on lifts it.
+    """The emergency brake: nothing of any class leaves until dispatcher go-on.
 
     Example: dispatcher stop-all
     """
@@ -125,10 +126,14 @@ def lost(
     machine: Annotated[str, typer.Argument(metavar="MACHINE", help="As dispatcher doctor names it.")],
     yes: door.Yes = False,
 ) -> None:
-    """Say that a machine is switched off for good: what its workers may have sent becomes unknown, the rest goes on.
+    """Say that a machine is switched off for good, so that what it held is settled.
+
+    What its workers may have sent becomes unknown, the rest goes on.
 
     Only you can know: from here a machine that is gone looks like one that is slow, which may still send what it has
-    authorised.  Example: dispatcher lost mail-2.1f0c5a9be077
+    authorised.
+
+    Example: dispatcher lost mail-2.1f0c5a9be077
     """
     from dispatcher import rescue
 

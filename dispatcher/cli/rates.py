@@ -10,7 +10,7 @@ from dispatcher.cli import door
 
 
 def add_to(app: typer.Typer) -> None:
-    group = typer.Typer(help="Rates, circuits and warm-up.", no_args_is_help=True)
+    group = typer.Typer(help="How fast everything may go: rates, circuits, warm-up.", no_args_is_help=True)
     group.command("list")(list_rates)
     app.add_typer(group, name="rate")
 

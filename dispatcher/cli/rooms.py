@@ -20,7 +20,7 @@ def add_to(app: typer.Typer) -> None:
 def up(
     workers: Annotated[int, typer.Option(min=1, max=64, help="How many processes send marketing messages.")] = 2,
 ) -> None:
-    """Run everything in one terminal: servers, clock, workers and the HTTP API.  Ctrl-C stops it all.
+    """Run everything in one terminal: servers, clock, workers, web.  Ctrl-C stops it all.
 
     Example: dispatcher up --workers 4
     """
@@ -30,7 +30,9 @@ def up(
 
 
 def serve() -> None:
-    """Run the HTTP room alone: unsubscribe links, API, health.  DISPATCHER_HOST and DISPATCHER_PORT say where.
+    """Run the web room alone: people's pages, webhooks, the API, health.
+
+    DISPATCHER_HOST and DISPATCHER_PORT say where it listens.
 
     Example: DISPATCHER_PORT=8080 dispatcher serve
     """
@@ -48,7 +50,9 @@ class Group(StrEnum):
 def worker(
     group: Annotated[Group, typer.Argument(metavar="GROUP", help="What it works for.")] = Group.MARKETING,
 ) -> None:
-    """Run one worker process: marketing and transactional ones send, control plans, releases and rescues.
+    """Run one worker process, for marketing, transactional or control.
+
+    The first two send.  control does everything else: it plans, releases, rescues, sorts feedback, erases, sweeps.
 
     Example: dispatcher worker transactional
     """
@@ -56,7 +60,9 @@ def worker(
 
 
 def schedule() -> None:
-    """Run the clock: it wakes the workers when something is due.  Several may run; each thing happens once.
+    """Run the clock: it wakes the workers when something is due.
+
+    Several may run; each thing happens once.
 
     Example: dispatcher schedule
     """

@@ -13,7 +13,7 @@ Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, the beginni
 
 
 def add_to(app: typer.Typer) -> None:
-    group = typer.Typer(help="What became of each execution of a campaign.", no_args_is_help=True)
+    group = typer.Typer(help="What became of each execution of a campaign or trigger.", no_args_is_help=True)
     group.command("list")(list_)
     group.command("show")(show)
     group.command("export")(export)

@@ -12,7 +12,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A segment of the appl
 
 
 def add_to(app: typer.Typer) -> None:
-    group = typer.Typer(help="Who is meant: the segments of the workspace.", no_args_is_help=True)
+    group = typer.Typer(help="Who is meant: list, count, sample.", no_args_is_help=True)
     group.command("list")(list_)
     group.command("count")(count)
     group.command("sample")(sample)

@@ -12,7 +12,7 @@ Number = Annotated[int, typer.Argument(metavar="ID", help="As storefront request
 
 
 def add_to(app: typer.Typer) -> None:
-    group = typer.Typer(help="Shopify and WooCommerce: what they tell us, and ask of us.", no_args_is_help=True)
+    group = typer.Typer(help="Shopify and WooCommerce: what they told us, and asked of us.", no_args_is_help=True)
     group.command("topics")(topics)
     group.command("requests")(requests_)
     group.command("done")(done)

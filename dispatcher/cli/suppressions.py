@@ -30,7 +30,7 @@ class Reason(StrEnum):
 
 
 def add_to(app: typer.Typer) -> None:
-    group = typer.Typer(help="Addresses that are never sent to.", no_args_is_help=True)
+    group = typer.Typer(help="Addresses that are never sent to, here and at the provider.", no_args_is_help=True)
     group.command("list")(list_)
     group.command("add")(add)
     group.command("remove")(remove)

@@ -19,7 +19,7 @@ Channel = Annotated[str | None, typer.Option("--channel", metavar="CHANNEL", hel
 
 
 def add_to(app: typer.Typer) -> None:
-    group = typer.Typer(help="What a message says.", no_args_is_help=True)
+    group = typer.Typer(help="What a message says: check, preview, send a test.", no_args_is_help=True)
     group.command("check")(check)
     group.command("preview")(preview)
     group.command("send")(send)

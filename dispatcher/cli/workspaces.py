@@ -20,7 +20,7 @@ def add_to(app: typer.Typer) -> None:
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The new folder.")],
 ) -> None:
-    """Make a workspace: a folder with a shop's rules, a segment, campaigns and templates to start from.
+    """Make a workspace: a folder with a shop's rules, segments, campaigns, triggers and templates.
 
     Example: dispatcher init my-shop && cd my-shop && dispatcher apply
     """
@@ -43,7 +43,7 @@ def init(
 def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Serve on at the end, until Ctrl-C.")] = False,
 ) -> None:
-    """Show everything at work on a real shop's orders, in a sandbox: nothing leaves this machine.
+    """Show everything at work on a real shop's orders; nothing leaves this machine.
 
     Example: dispatcher demo --keep
     """
