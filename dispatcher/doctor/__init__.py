@@ -16,7 +16,7 @@ from dispatcher.doctor.side_by_side import Look, look_side_by_side
 from dispatcher.errors import DispatcherError, Refused
 from dispatcher.mail import mail_host
 from dispatcher.providers import providers_for
-from dispatcher.providers.protocol import Probe, Provider
+from dispatcher.providers.protocol import Provider, Trial
 from dispatcher.providers.smtp.connection import server_at
 from dispatcher.runtime import Runtime, open_runtime
 from dispatcher.settings import Settings, load_settings
@@ -24,7 +24,7 @@ from dispatcher.shop import load_shop
 
 __all__ = ["Check", "examine", "examine_mail"]
 
-_PROBE_SECONDS = 8.0
+_TRIAL_SECONDS = 8.0
 
 
 def examine(*, offline: bool = False, nameserver: str | None = None) -> list[Check]:
@@ -72,7 +72,7 @@ def _outside(settings: Settings, from_email: str | None, nameserver: str | None,
     if settings.public_url.startswith("https://"):
         looks.append(("public address", lambda: public_address.look_at_public_address(settings.public_url)))
     looks += [
-        (f"{channel} provider", _probing(channel, provider)) for channel, provider in providers_for(settings).items()
+        (f"{channel} provider", _trying(channel, provider)) for channel, provider in providers_for(settings).items()
     ]
     checks: list[Check] = []
     if from_email is not None:
@@ -107,21 +107,21 @@ def _sender(settings: Settings, from_email: str) -> Sender:
     )
 
 
-def _probing(channel: str, provider: Provider) -> Look:
+def _trying(channel: str, provider: Provider) -> Look:
     return lambda: [
         check
-        for probe in provider.probe(_PROBE_SECONDS)
-        for check in _checks_of(f"{channel} provider", provider, probe)
+        for trial in provider.try_account(_TRIAL_SECONDS)
+        for check in _checks_of(f"{channel} provider", provider, trial)
     ]
 
 
-def _checks_of(name: str, provider: Provider, probe: Probe) -> list[Check]:
+def _checks_of(name: str, provider: Provider, trial: Trial) -> list[Check]:
     verdicts: dict[bool | None, Callable[[], Check]] = {
-        True: lambda: Check(name, "ok", probe.detail),
-        False: lambda: Check(name, "wrong", probe.detail, probe.to_do),
-        None: lambda: Check(name, "look", probe.detail, probe.to_do),
+        True: lambda: Check(name, "ok", trial.detail),
+        False: lambda: Check(name, "wrong", trial.detail, trial.to_do),
+        None: lambda: Check(name, "look", trial.detail, trial.to_do),
     }
-    checks = [verdicts[probe.ok]()]
-    if probe.ahead is not None:
-        checks.append(installation.judge_skew(provider.name, probe.ahead))
+    checks = [verdicts[trial.ok]()]
+    if trial.ahead is not None:
+        checks.append(installation.judge_skew(provider.name, trial.ahead))
     return checks

@@ -131,7 +131,7 @@ PAST_DEADLINE = "past the send deadline"
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class Trial:
     """What a provider says of our account when it is asked without anything to send."""
 
     ok: bool | None  #: None: it did not say
@@ -152,7 +152,7 @@ class Provider(Protocol):
         """
         ...
 
-    def probe(self, seconds: float) -> list[Probe]:
+    def try_account(self, seconds: float) -> list[Trial]:
         """Ask whether our account works, within about so many seconds; nothing is sent and nothing changed."""
         ...
 

@@ -24,9 +24,9 @@ from dispatcher.providers.protocol import (
     Envelope,
     Moment,
     NotSent,
-    Probe,
     Receipt,
     Rejected,
+    Trial,
     Unknown,
     boot_seconds,
 )
@@ -58,8 +58,8 @@ class Sandbox:
         finally:
             os.close(descriptor)
 
-    def probe(self, seconds: float) -> list[Probe]:  # noqa: ARG002 - there is nobody to ask
-        return [Probe(ok=True, detail="the sandbox reaches nobody")]
+    def try_account(self, seconds: float) -> list[Trial]:  # noqa: ARG002 - there is nobody to ask
+        return [Trial(ok=True, detail="the sandbox reaches nobody")]
 
     def look_up(self, doubtful: Sequence[Doubtful]) -> list[Sighting]:
         """Return which of these messages stand in the outbox.  What it has read once, it does not read again."""

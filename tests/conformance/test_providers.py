@@ -196,13 +196,13 @@ def test_with_nobody_at_the_other_end_nothing_was_sent(bench: Bench) -> None:
 
 
 def test_asking_about_our_account_sends_nothing_and_an_absence_proves_nothing(bench: Bench) -> None:
-    found = bench.provider.probe(5)
+    found = bench.provider.try_account(5)
 
     assert found
-    assert all(probe.detail and (probe.ok or probe.to_do) for probe in found)
+    assert all(trial.detail and (trial.ok or trial.to_do) for trial in found)
     assert bench.accepted() == []
     if bench.unreachable is not None:
-        assert [probe.ok for probe in bench.unreachable().probe(5)] == [None]
+        assert [trial.ok for trial in bench.unreachable().try_account(5)] == [None]
 
 
 def test_several_threads_share_it_and_nobody_is_written_to_twice(bench: Bench) -> None:

@@ -30,11 +30,11 @@ from dispatcher.doctor.installation import judge_skew
 from dispatcher.doctor.public_address import NO_TOKEN, look_at_public_address
 from dispatcher.errors import Refused
 from dispatcher.keys import KeyRing
-from dispatcher.providers.protocol import Probe
-from dispatcher.providers.sendgrid.probing import probe as probe_sendgrid
+from dispatcher.providers.protocol import Trial
+from dispatcher.providers.sendgrid.trying import try_account as try_sendgrid
 from dispatcher.providers.smtp import Smtp
 from dispatcher.providers.smtp.connection import server_at
-from dispatcher.providers.twilio.probing import probe as probe_twilio
+from dispatcher.providers.twilio.trying import try_account as try_twilio
 
 Said = tuple[int, Mapping[str, str], bytes]
 
@@ -210,7 +210,7 @@ ACCOUNT, SERVICE = f"AC{'0' * 32}", f"MG{'0' * 32}"
 def test_sendgrids_key_is_looked_at(status: int, body: Any, ok: bool | None, says: str) -> None:
     with door() as made:
         made.say("GET", "/v3/scopes", status, body)
-        [found] = probe_sendgrid(made.url, KEY, 5)
+        [found] = try_sendgrid(made.url, KEY, 5)
 
     assert (found.ok, says in found.detail, bool(found.to_do)) == (ok, True, status != 200 or ok is False)
     assert made.asked[0][3]["Authorization"] == KEY["Authorization"]
@@ -220,19 +220,19 @@ def test_sendgrids_key_is_looked_at(status: int, body: Any, ok: bool | None, say
 def test_twilios_account_and_service_are_looked_at() -> None:
     account, service = f"/2010-04-01/Accounts/{ACCOUNT}.json", f"/v1/Services/{SERVICE}"
 
-    def probed(made: Door) -> list[tuple[bool | None, str]]:
-        return [(one.ok, one.detail) for one in probe_twilio(made.url, ACCOUNT, SERVICE, {}, 5)]
+    def tried(made: Door) -> list[tuple[bool | None, str]]:
+        return [(one.ok, one.detail) for one in try_twilio(made.url, ACCOUNT, SERVICE, {}, 5)]
 
     with door() as made:
         made.say("GET", account, 401)
-        assert [ok for ok, _ in probed(made)] == [False]
+        assert [ok for ok, _ in tried(made)] == [False]
         made.say("GET", account, 200, {"status": "suspended"})
-        assert probed(made) == [(False, "Twilio: the account is suspended")]
+        assert tried(made) == [(False, "Twilio: the account is suspended")]
         made.say("GET", account, 200, {"status": "active"})
         made.say("GET", service, 404)
-        assert [ok for ok, _ in probed(made)] == [True, False]
+        assert [ok for ok, _ in tried(made)] == [True, False]
         made.say("GET", service, 200, {"sid": SERVICE})
-        assert [ok for ok, _ in probed(made)] == [True, True]
+        assert [ok for ok, _ in tried(made)] == [True, True]
 
 
 def test_a_provider_whose_clock_differs_is_told() -> None:
@@ -249,7 +249,7 @@ def test_a_provider_whose_clock_differs_is_told() -> None:
 
 
 def _ahead(made: Door) -> timedelta | None:
-    [found] = probe_sendgrid(made.url, KEY, 5)
+    [found] = try_sendgrid(made.url, KEY, 5)
     return found.ahead
 
 
@@ -260,20 +260,20 @@ def test_clocks_may_differ_by_two_seconds(ahead: float, verdict: str) -> None:
     assert judge_skew("the database", timedelta(seconds=ahead)).verdict == verdict
 
 
-def probe_mail(url: str) -> Probe:
-    [found] = Smtp(server_at(url)).probe(5)
+def try_mail(url: str) -> Trial:
+    [found] = Smtp(server_at(url)).try_account(5)
     return found
 
 
 def test_a_mail_server_is_asked_for_our_login(tmp_path: Path, certificate: tuple[str, str]) -> None:
     with mail_server(tmp_path, "--tls", *certificate, "--login", "shop:right") as running:
-        assert probe_mail(f"smtp+starttls://shop:right@localhost:{running.port}").ok is True
-        refused = probe_mail(f"smtp+starttls://shop:wrong@localhost:{running.port}")
+        assert try_mail(f"smtp+starttls://shop:right@localhost:{running.port}").ok is True
+        refused = try_mail(f"smtp+starttls://shop:wrong@localhost:{running.port}")
         assert (refused.ok, "refuses us at its login" in refused.detail) == (False, True)
-        other_name = probe_mail(f"smtp+starttls://shop:right@127.0.0.1:{running.port}")
+        other_name = try_mail(f"smtp+starttls://shop:right@127.0.0.1:{running.port}")
         assert "the certificate is not good" in other_name.detail
         assert running.taken() == []
-    assert probe_mail("smtp://localhost:1").ok is None
+    assert try_mail("smtp://localhost:1").ok is None
 
 
 # --- the broker

@@ -9,12 +9,12 @@ from uuid import UUID
 
 from dispatcher.doubt import Doubtful, Sighting
 from dispatcher.providers.http import Http, Request
-from dispatcher.providers.protocol import Accepted, Entry, Envelope, Moment, Probe, Receipt, Rejected, TheirList
+from dispatcher.providers.protocol import Accepted, Entry, Envelope, Moment, Receipt, Rejected, TheirList, Trial
 from dispatcher.providers.sendgrid.activity import Activity
 from dispatcher.providers.sendgrid.answers import Refused, meaning
 from dispatcher.providers.sendgrid.drafts import MOST_PEOPLE, Draft, drafts_of
 from dispatcher.providers.sendgrid.lists import Lists
-from dispatcher.providers.sendgrid.probing import probe
+from dispatcher.providers.sendgrid.trying import try_account
 
 DEFAULT_URL = "https://api.sendgrid.com"
 DEFAULT_SLICE = 250  #: what one lost answer may leave in doubt
@@ -59,8 +59,8 @@ class SendGrid:
                 work.note(draft, meaning(exchange))
         return [work.receipts[envelope.message_id] for envelope in slice_]
 
-    def probe(self, seconds: float) -> list[Probe]:
-        return probe(self._place, self._headers, seconds)
+    def try_account(self, seconds: float) -> list[Trial]:
+        return try_account(self._place, self._headers, seconds)
 
     def look_up(self, doubtful: Sequence[Doubtful]) -> list[Sighting]:
         return [] if self._activity is None else self._activity.look_up(doubtful)

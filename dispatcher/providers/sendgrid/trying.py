@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import orjson
 
-from dispatcher.providers.probing import ask_account
-from dispatcher.providers.protocol import Probe
+from dispatcher.providers.protocol import Trial
+from dispatcher.providers.trying import ask_account
 
 NEEDED = "mail.send"
 _NEW_KEY = "make an API key with the permission Mail Send and set DISPATCHER_SENDGRID_API_KEY"
 
 
-def probe(place: str, headers: Mapping[str, str], seconds: float) -> list[Probe]:
+def try_account(place: str, headers: Mapping[str, str], seconds: float) -> list[Trial]:
     """Return the one finding about the key."""
     said, found = ask_account("SendGrid", f"{place}/v3/scopes", headers, seconds, refused=_NEW_KEY)
     if said is None:

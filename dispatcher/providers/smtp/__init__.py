@@ -24,10 +24,10 @@ from dispatcher.providers.protocol import (
     Envelope,
     Moment,
     NotSent,
-    Probe,
     Receipt,
     Rejected,
     RetryAfter,
+    Trial,
     Unknown,
     boot_seconds,
 )
@@ -58,24 +58,24 @@ class Smtp:
         done = list(self._threads().map(lambda share: self._some(share, moment, deadline), shares))
         return [done[place % _CONNECTIONS][place // _CONNECTIONS] for place in range(len(slice_))]
 
-    def probe(self, seconds: float) -> list[Probe]:  # noqa: ARG002 - each step has a limit of its own
+    def try_account(self, seconds: float) -> list[Trial]:  # noqa: ARG002 - each step has a limit of its own
         """Connect, encrypt, log in, and leave."""
         server = f"{self._server.host}:{self._server.port}"
         try:
             Connection(self._server, name=mail_host(f"@{socket.gethostname()}")).quit()
         except Refused as refused:
             said = f"{server} refuses us at its {refused.stage}: {refused.reply.code}"
-            return [Probe(ok=False, detail=said, to_do="correct user, password or scheme of DISPATCHER_SMTP_URL")]
+            return [Trial(ok=False, detail=said, to_do="correct user, password or scheme of DISPATCHER_SMTP_URL")]
         except ssl.SSLCertVerificationError as error:
             said = f"{server}: the certificate is not good: {error.verify_message.rstrip('.')}"
             return [
-                Probe(ok=False, detail=said, to_do="name the server in DISPATCHER_SMTP_URL as its certificate does")
+                Trial(ok=False, detail=said, to_do="name the server in DISPATCHER_SMTP_URL as its certificate does")
             ]
         except _BROKEN as error:
             said = f"{server} is not there, or left ({type(error).__name__})"
-            return [Probe(ok=None, detail=said, to_do="is the port open from here? correct DISPATCHER_SMTP_URL")]
+            return [Trial(ok=None, detail=said, to_do="is the port open from here? correct DISPATCHER_SMTP_URL")]
         login = ", takes our login" if self._server.user else ", asks for no login"
-        return [Probe(ok=True, detail=f"{server} answers ({self._server.security}){login}")]
+        return [Trial(ok=True, detail=f"{server} answers ({self._server.security}){login}")]
 
     def close(self) -> None:
         with self._lock:

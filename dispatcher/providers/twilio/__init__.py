@@ -18,15 +18,15 @@ from dispatcher.providers.protocol import (
     Envelope,
     Moment,
     NotSent,
-    Probe,
     Receipt,
     Rejected,
     RetryAfter,
+    Trial,
     Unknown,
 )
 from dispatcher.providers.twilio.codes import CODES, Refusal, Wait
-from dispatcher.providers.twilio.probing import probe
 from dispatcher.providers.twilio.records import Records
+from dispatcher.providers.twilio.trying import try_account
 
 DEFAULT_URL = "https://api.twilio.com"
 _LONGEST_VALIDITY = 36_000  #: seconds; Twilio's own, and its default
@@ -69,8 +69,8 @@ class Twilio:
                 return receipts + [enough if isinstance(enough, RetryAfter) else NotSent(_words(enough))] * left
         return receipts
 
-    def probe(self, seconds: float) -> list[Probe]:
-        return probe(self._place, self._account, self._service, self._headers, seconds)
+    def try_account(self, seconds: float) -> list[Trial]:
+        return try_account(self._place, self._account, self._service, self._headers, seconds)
 
     def look_up(self, doubtful: Sequence[Doubtful]) -> list[Sighting]:
         return self._records.look_up(doubtful, _text)

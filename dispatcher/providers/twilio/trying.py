@@ -7,15 +7,17 @@ from dataclasses import replace
 
 import orjson
 
-from dispatcher.providers.probing import ask_account
-from dispatcher.providers.protocol import Probe
+from dispatcher.providers.protocol import Trial
+from dispatcher.providers.trying import ask_account
 
 _API = "https://api.twilio.com"
 #: Messaging Services have a host of their own; a stand-in answers for both.
 _SERVICES = "https://messaging.twilio.com"
 
 
-def probe(place: str, account_sid: str, service_sid: str, headers: Mapping[str, str], seconds: float) -> list[Probe]:
+def try_account(
+    place: str, account_sid: str, service_sid: str, headers: Mapping[str, str], seconds: float
+) -> list[Trial]:
     """Return what is to be said of the account, and of the service if the account is in order."""
     said, found = ask_account(
         "Twilio", f"{place}/2010-04-01/Accounts/{account_sid}.json", headers, seconds,
