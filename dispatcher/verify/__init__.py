@@ -42,7 +42,7 @@ INVARIANTS = (
               needs_log=True),
     Invariant("INV-15", "no message carries somebody else's address", acceptance.content_is_own, needs_log=True),
     Invariant("INV-16", "the chain of consent evidence is unbroken", permission.evidence_is_whole),
-    Invariant("INV-17", "no lane was faster than its rate", limits.rate_holds),
+    Invariant("INV-17", "no lane and no account was faster than its rate", limits.rate_holds),
     Invariant("INV-18", "reports show the ledger's numbers", accounting.reports_agree),
     Invariant("INV-19", "no finished batch owns a pending message", life.nothing_forgotten_in_batches),
     Invariant("INV-20", "of whom was erased nothing can be read, and nothing was authorised since",

@@ -228,3 +228,13 @@ def test_every_key_of_a_trigger_and_every_outcome_of_an_event_is_explained() -> 
 @pytest.mark.parametrize("example", fenced("triggers.md", "yaml"))
 def test_the_triggers_that_are_shown_are_right(example: str) -> None:
     assert Trigger.model_validate(load_document(example, "docs/triggers.md").data).unless
+
+
+def test_every_event_of_the_log_that_is_worth_an_alert_is_written_somewhere() -> None:
+    code = "".join(
+        path.read_text(encoding="utf-8") for name in ("dispatcher", "workers") for path in (ROOT / name).rglob("*.py")
+    )
+    named = re.findall(r"`(\w+\.\w+)`", section("operating.md", "## Logs"))
+
+    assert len(named) > 10
+    assert [event for event in named if f'"{event}"' not in code] == []
