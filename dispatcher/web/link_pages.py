@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 from dispatcher.contacts import open_personal
 from dispatcher.content import page_policy, render_page
+from dispatcher.content.pages import page_language
 from dispatcher.errors import Refused
 from dispatcher.keys import KeyRing
 from dispatcher.rights import ErasureState
@@ -83,6 +84,9 @@ def words_for(connection: Connection, key_ring: KeyRing, link: WayOut | WayIn) -
 def page(request: Request, name: str, words: Words, status: int) -> Response:
     locale = wanted_locale(request.headers.get("accept-language", ""), words.locale)
     context = {key: value for key, value in words.context.items() if key != "titles"}
+    for key in ("more_url", "all_url"):  # what they lead to speaks the language that the reader sees here
+        if key in context:
+            context[key] += f"?lang={page_language(locale)}"
     if titles := words.context["titles"]:
         context["topic_title"] = titles.title_for(locale)
     context["post_url"] = request.url.path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -107,6 +108,15 @@ def test_without_a_wish_the_page_speaks_the_contacts_language(database: Engine, 
         connection.execute(text("UPDATE contact SET locale = 'de-CH'"))
 
     assert '<html lang="de">' in web.ask("GET", f"/u/{person.token}").text
+
+
+def test_what_else_goes_on_in_the_language_of_the_page(database: Engine, web: Web, person: Person) -> None:
+    with database.begin() as connection:
+        connection.execute(text("UPDATE contact SET locale = 'de-CH'"))
+    page = web.ask("GET", f"/u/{person.token}", headers={"Accept-Language": "ro"}).text
+    [more] = re.findall(r'href="(/p/[^"]+)"', page)
+
+    assert '<html lang="ro">' in web.ask("GET", more).text
 
 
 def test_a_browser_gets_a_page_and_a_machine_a_line(web: Web, person: Person) -> None:
