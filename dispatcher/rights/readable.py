@@ -42,17 +42,17 @@ def to_html(told: Mapping[str, Any]) -> str:
     for name, value in told.items():
         if name in TITLES or isinstance(value, list | dict):
             title, explained = TITLES.get(name, (name.replace("_", " ").capitalize(), ""))
-            sections.append({"name": name, "title": title, "explained": explained, "value": _in_words(value)})
-    made_at = _in_words(told["made_at"])
+            sections.append({"name": name, "title": title, "explained": explained, "value": in_words(value)})
+    made_at = in_words(told["made_at"])
     return render_export({"shop": told["shop"], "made_at": made_at, "sections": sections})
 
 
-def _in_words(value: Any) -> Any:
-    """Return the value as people write it: instants as dates, and of a row only what there is."""
+def in_words(value: Any) -> Any:
+    """Return the value as people write it: instants as English dates, and of a row only what there is."""
     if isinstance(value, Mapping):
-        return {name: _in_words(part) for name, part in value.items() if part not in (None, "", [], {})}
+        return {name: in_words(part) for name, part in value.items() if part not in (None, "", [], {})}
     if isinstance(value, list):
-        return [_in_words(part) for part in value]
+        return [in_words(part) for part in value]
     if isinstance(value, str) and _INSTANT.fullmatch(value):
         at = datetime.fromisoformat(value)
         return f"{at.day} {at:%B %Y} at {at:%H:%M}"

@@ -25,6 +25,7 @@ from dispatcher.content.pages import LANGUAGES, Say, page_language, render_page
 from dispatcher.definitions import Shop
 from dispatcher.preferences import ACTOR, corrections, data_links, whose
 from dispatcher.preferences.whose import Person
+from dispatcher.rights import readable
 from dispatcher.shop import load_shop
 from dispatcher.tokens import BadToken, WayToData
 from dispatcher.web.forms import Form, came_from_elsewhere, read_form
@@ -112,7 +113,8 @@ async def _correct(posted: Posted) -> Response:
 
 async def _show_all(posted: Posted) -> Response:
     exported = await in_transaction(posted.room, partial(_export, posted.room, posted.opened, form="page"))
-    return _page(posted.request, posted.opened, "own_data_all", exported=exported)
+    sections = [(name, readable.in_words(exported[name])) for name in readable.TITLES]
+    return _page(posted.request, posted.opened, "own_data_all", sections=sections)
 
 
 async def _download(posted: Posted) -> Response:

@@ -17,6 +17,7 @@ from web_server import Answer, Web, serving
 
 from dispatcher import suppression
 from dispatcher.keys import KeyRing
+from dispatcher.rights.readable import TITLES
 from dispatcher.tokens import DataTokens, WayToData
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "text/html", "Accept-Language": "en"}
@@ -201,7 +202,11 @@ def test_everything_can_be_taken_along_and_read(pages: OwnPages, web: Web) -> No
     assert "anna@mail.example" in json.dumps(json.loads(download.body))
     readable = post(web, path, Fields(page).form("all")).text
     assert "anna@mail.example" in readable
-    assert [action for action, _ in pages.audited()].count("own_data.exported") == 2
+    assert all(f">{title}</h2>" in readable for title, _ in TITLES.values())
+    german = post(web, f"{path}?lang=de", Fields(page).form("all")).text
+    assert ">Woher wir es wissen</h2>" in german
+    assert ">Consent evidence</h2>" not in german
+    assert [action for action, _ in pages.audited()].count("own_data.exported") == 3
 
 
 def test_erasing_asks_twice_and_then_is_done(pages: OwnPages, web: Web) -> None:
