@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,9 @@ from dispatcher.content.locales import closest_locale
 
 _FOLDER = Path(__file__).resolve().parents[2] / "templates" / "pages"
 _DEFAULT_LANGUAGE = "en"
+
+_HYPHEN = re.compile(r"(?<=\be)-(?=mail)", re.IGNORECASE)
+_UNBROKEN = "\N{NON-BREAKING HYPHEN}"
 
 #: What every page knows; all may be left out.  `all_url` shows a second button that stops all advertising, `more_url` a
 #: link to everything else one can choose.
@@ -33,13 +37,18 @@ LANGUAGES = {
 class Say:
     """The words of the pages in one language."""
 
-    def __init__(self, language: str, channel: str = "email") -> None:
-        self._words, self._channel = _words()[language], channel
+    def __init__(self, language: str, channel: str = "email", *, unbroken: bool = True) -> None:
+        self._words, self._channel, self._unbroken = _words()[language], channel, unbroken
 
     def __call__(self, key: str, **values: str) -> str:
-        """Return the text; `values` fill its places, `channel` says by what: `by e-mail`."""
-        by = self._words["by"][values.pop("channel", self._channel)]
+        """Return the text; `values` fill its places, `channel` says by what: `by e-mail`.
+
+        `unbroken`: for a page, where "e-mail" must not end one line and begin the next.
+        """
+        by: str = self._words["by"][values.pop("channel", self._channel)]
         text: str = self._words[key]
+        if self._unbroken:
+            text, by = _HYPHEN.sub(_UNBROKEN, text), _HYPHEN.sub(_UNBROKEN, by)
         return text.format(by=by, **values)
 
 

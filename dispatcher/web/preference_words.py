@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 from dispatcher.content.filters import date_in
 from dispatcher.content.pages import Say, page_language
 from dispatcher.definitions import Shop, Silence
+from dispatcher.errors import Refused
 from dispatcher.hours import WEEKDAYS
 from dispatcher.preferences import choices, wishes
 from dispatcher.preferences.choices import Pair
@@ -35,6 +36,10 @@ class Notice:
     address: tuple[str, str] | None = None  #: channel, address in clear
 
 
+class NoDays(Refused):
+    """Hours, and no day on which they begin."""
+
+
 @dataclass(frozen=True, slots=True)
 class QuietForm:
     """Quiet hours as the form has them: hours of every day that is ticked, and whole days."""
@@ -54,12 +59,14 @@ class QuietForm:
         return cls(f"{hours.start:%H:%M}", f"{hours.end:%H:%M}", hours.days, days)
 
     def silences(self) -> list[Silence]:
-        """Return what was typed in as silences; ValueError if it is none."""
+        """Return what was typed in as silences; ValueError if it is none, NoDays if only the days are missing."""
         found = []
         days, whole = _known(self.days), _known(self.whole)
         if self.start or self.end:
-            if not (_CLOCK.fullmatch(self.start) and _CLOCK.fullmatch(self.end)) or self.start == self.end or not days:
+            if not (_CLOCK.fullmatch(self.start) and _CLOCK.fullmatch(self.end)) or self.start == self.end:
                 raise ValueError
+            if not days:
+                raise NoDays("hours without a day")
             found.append(Silence.model_validate({"hours": f"{self.start}-{self.end}", "days": days}))
         if whole:
             found.append(Silence.model_validate({"hours": "00:00-24:00", "days": whole}))
@@ -102,7 +109,7 @@ def context(
 
 def wordings(shop: Shop, standing: Standing, language: str) -> dict[Pair, dict[str, str]]:
     """Return what the page says beside each topic that can be joined: the words that are agreed to."""
-    say = Say(language)
+    say = Say(language, unbroken=False)
     return {
         (channel.name, choice.topic): choices.wording(
             language,

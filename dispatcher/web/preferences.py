@@ -176,6 +176,8 @@ async def _keep_quiet(posted: Posted) -> Outcome:
     )
     try:
         silences = typed.silences()
+    except preference_words.NoDays:
+        return Outcome([Notice("wrong_days", wrong=True)], "quiet", quiet=typed)
     except ValueError:
         return Outcome([Notice("wrong_hours", wrong=True)], "quiet", quiet=typed)
     try:

@@ -104,7 +104,7 @@ def _choose_topics(page: Page, pages: OwnPages) -> None:
     offers.check()
     page.get_by_role("checkbox", name="News, once a month").check()
     page.get_by_role("button", name="Save my choice").click()
-    assert "You will receive “Offers” by e-mail from now on." in said(page)
+    assert "You will receive “Offers” by e\N{NON-BREAKING HYPHEN}mail from now on." in said(page)
     assert "please confirm “News, once a month” there" in said(page)
     assert page.title().startswith("Saved")
     assert (pages.state(), pages.state("news")) == ("granted", "pending")

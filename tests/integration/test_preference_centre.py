@@ -186,7 +186,7 @@ def test_leaving_a_topic_is_an_unsubscribe_with_its_evidence(pages: OwnPages, we
     answer = tick(web, pages.page())
 
     assert answer.status == 200
-    assert "We have stopped sending you “Offers” by e-mail." in answer.text
+    assert "We have stopped sending you “Offers” by e\N{NON-BREAKING HYPHEN}mail." in answer.text
     assert pages.state() == "withdrawn"
     assert pages.one("SELECT answer FROM unsubscribe") == 200
     assert pages.one("SELECT source FROM consent_event ORDER BY id DESC LIMIT 1") == "preference centre"
@@ -373,6 +373,14 @@ def test_quiet_hours_that_never_end_are_not_kept(pages: OwnPages, web: Web) -> N
 
     assert "would leave no time at all" in answer.text
     assert 'name="whole" value="sun" checked' in answer.text
+    assert pages.one("SELECT quiet_hours FROM contact") is None
+
+
+def test_hours_without_a_day_are_told_so(pages: OwnPages, web: Web) -> None:
+    answer = post(web, pages.page(), [("do", "quiet"), ("from", "22:00"), ("to", "08:00")])
+
+    assert "tick the days on which these hours begin" in answer.text
+    assert 'name="from" value="22:00"' in answer.text
     assert pages.one("SELECT quiet_hours FROM contact") is None
 
 

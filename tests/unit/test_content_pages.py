@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from dispatcher.content import page_policy, render_page
 from dispatcher.content.pages import _FOLDER as FOLDER
+from dispatcher.content.pages import Say
 from dispatcher.content.plaintext import parse_html
 
 PAGES = ("unsubscribe", "unsubscribed", "working_on_it", "confirm", "confirmed", "invalid_link")
@@ -47,6 +48,14 @@ def test_a_page_is_whole_in_every_language(page: str, locale: str | None) -> Non
         assert len(tree.findall(".//h1")) == 1
         assert tree.findtext(".//title")
         assert not re.search(r"<script|<link|<img|@import|url\(|//|\son\w+=|{\w*}", html)
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_no_line_of_a_page_ends_within_the_word_e_mail(locale: str) -> None:
+    shown = render_page("unsubscribed", locale, {**CONTEXT, "masked_address": "e-mail@shop.example"})
+
+    assert re.findall(r"e-mail", shown, re.IGNORECASE) == ["e-mail"]  # theirs is theirs, and stays as it is
+    assert Say("en", unbroken=False)("unsubscribed_text", topic="News").count("by e-mail") == 1
 
 
 def test_the_language_is_the_closest_one() -> None:
