@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,12 +15,12 @@ from dispatcher.content import page_policy, render_page
 from dispatcher.content.pages import page_language
 from dispatcher.errors import Refused
 from dispatcher.keys import KeyRing
-from dispatcher.rights import ErasureState
+from dispatcher.rights import ErasureState, erasure_state
 from dispatcher.shop import load_shop
-from dispatcher.tokens import BadToken, PreferenceTokens, WayHome, WayIn, WayOut
+from dispatcher.tokens import BadToken, PreferenceTokens, WayHome, WayIn, WayOut, WayToData
 from dispatcher.web.languages import chosen_locale, wanted_locale
 from dispatcher.web.masking import masked_address
-from dispatcher.web.room import Room, room_of
+from dispatcher.web.room import Room, in_thread, room_of
 
 T = TypeVar("T")
 
@@ -103,6 +103,32 @@ def invalid(request: Request, name: str = "invalid_link") -> Response:
     if not wants_a_page(request) and request.method == "POST":
         return PlainTextResponse("This link does not work.\n", 404)
     return html(render_page(name, wanted_locale(request.headers.get("accept-language", ""), None), {}), 404)
+
+
+async def told_of_erasure(
+    request: Request, way: WayHome | WayToData, answer: Callable[[], Awaitable[Response]]
+) -> Response:
+    """Return what `answer` returns; of somebody who asks to be erased, or has, how far that is instead.
+
+    BadToken from `answer` is asked about once more: an erasure may have closed the link while the request waited for
+    it, as the second of two clicks does.
+    """
+    room = room_of(request)
+
+    async def erasure() -> ErasureState | None:
+        return await in_thread(
+            room.pools.pages,
+            lambda: read_only(room, lambda connection: erasure_state(connection, way.contact_id)),
+        )
+
+    if (begun := await erasure()) is not None:
+        return erasure_page(request, begun)
+    try:
+        return await answer()
+    except BadToken:
+        if (begun := await erasure()) is None:
+            raise
+        return erasure_page(request, begun, after_post=request.method == "POST")
 
 
 def erasure_page(request: Request, erasure: ErasureState, *, after_post: bool = False) -> Response:

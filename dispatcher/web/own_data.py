@@ -30,7 +30,7 @@ from dispatcher.shop import load_shop
 from dispatcher.tokens import BadToken, WayToData
 from dispatcher.web.forms import Form, came_from_elsewhere, read_form
 from dispatcher.web.languages import chosen_locale
-from dispatcher.web.link_pages import erasure_page, html, invalid, read_only
+from dispatcher.web.link_pages import erasure_page, html, invalid, read_only, told_of_erasure
 from dispatcher.web.masking import masked_address
 from dispatcher.web.room import Room, in_thread, in_transaction, room_of
 
@@ -59,16 +59,10 @@ async def link(request: Request) -> Response:
     room = room_of(request)
     try:
         way = room.data_links.read(request.path_params["token"])
-        erasure = await in_thread(room.pools.pages, lambda: _erasure(room, way))
-        if erasure is not None:
-            return erasure_page(request, erasure)
-        return await (_act(request, room, way) if request.method == "POST" else _show(request, room, way))
+        answer = _act if request.method == "POST" else _show
+        return await told_of_erasure(request, way, lambda: answer(request, room, way))
     except BadToken:
         return invalid(request, "own_data_invalid")
-
-
-def _erasure(room: Room, way: WayToData) -> rights.ErasureState | None:
-    return read_only(room, lambda connection: rights.erasure_state(connection, way.contact_id))
 
 
 async def _show(request: Request, room: Room, way: WayToData) -> Response:

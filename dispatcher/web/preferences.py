@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from dispatcher import rights, unsubscribe
+from dispatcher import unsubscribe
 from dispatcher.content.pages import LANGUAGES, render_page
 from dispatcher.definitions import Shop
 from dispatcher.preferences import choices, data_links, standing, whose, wishes
@@ -27,7 +27,7 @@ from dispatcher.tokens import BadToken, WayHome
 from dispatcher.web import preference_words
 from dispatcher.web.forms import Form, came_from_elsewhere, read_form
 from dispatcher.web.languages import chosen_locale
-from dispatcher.web.link_pages import erasure_page, html, invalid, read_only, who_clicked
+from dispatcher.web.link_pages import html, invalid, read_only, told_of_erasure, who_clicked
 from dispatcher.web.links import wait
 from dispatcher.web.preference_words import Notice, QuietForm
 from dispatcher.web.room import Room, in_thread, in_transaction, room_of
@@ -68,18 +68,15 @@ async def link(request: Request) -> Response:
     room = room_of(request)
     try:
         way = room.homes.read(request.path_params["token"])
-        erasure = await in_thread(room.pools.pages, lambda: _erasure(room, way))
-        if erasure is not None:
-            return erasure_page(request, erasure)
-        outcome = await _act(request, room, way) if request.method == "POST" else Outcome()
-        view = await in_thread(room.pools.pages, lambda: read_only(room, partial(_look, room, way=way)))
+        return await told_of_erasure(request, way, lambda: _answer(request, room, way))
     except BadToken:
         return invalid(request)
+
+
+async def _answer(request: Request, room: Room, way: WayHome) -> Response:
+    outcome = await _act(request, room, way) if request.method == "POST" else Outcome()
+    view = await in_thread(room.pools.pages, lambda: read_only(room, partial(_look, room, way=way)))
     return _page(request, view, outcome)
-
-
-def _erasure(room: Room, way: WayHome) -> rights.ErasureState | None:
-    return read_only(room, lambda connection: rights.erasure_state(connection, way.contact_id))
 
 
 def _look(room: Room, connection: Connection, *, way: WayHome) -> View:

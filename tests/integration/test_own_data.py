@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import structlog
+from ledger_rows import wait_until
 from own_pages import Fields, OwnPages, encoded, make_pages
+from sqlalchemy import Engine, text
 from structlog.testing import LogCapture
 from unsubscribing import everything
 from web_server import Answer, Web, serving
@@ -221,6 +223,26 @@ def test_erasing_asks_twice_and_then_is_done(pages: OwnPages, web: Web) -> None:
     for link in (path, preferences):
         assert "Your data have been erased" in get(web, link).text
     assert post(web, path, form).text.count("Firstanna") == 0
+
+
+def test_the_second_of_two_clicks_on_erase_is_told_the_same(pages: OwnPages, web: Web, database: Engine) -> None:
+    preferences, path = pages.page(), ask(web, pages)
+    form = [*Fields(opened(web, path).text).form("erase"), ("sure", "yes")]
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with ThreadPoolExecutor(3) as pool:
+        with database.begin() as connection:
+            connection.execute(text("SELECT FROM contact FOR UPDATE"))
+            clicks = [pool.submit(post, web, path, form) for _ in range(2)]
+            clicks.append(pool.submit(post, web, preferences, [("do", "pause"), ("for", "1w")]))
+            wait_until(lambda: pages.one(waiting) == 3)
+        answers = [click.result() for click in clicks]
+
+    for answer in answers[:2]:  # in either order, and the link is closed by the first
+        assert answer.status in (200, 202)
+        assert "Your data " in answer.text
+    assert answers[2].status in (200, 202)  # paused before, or erased
+    assert "does not work" not in answers[2].text
+    assert pages.one("SELECT count(*) FROM erasure") == 1
 
 
 def test_erasing_is_in_progress_while_a_message_is_on_the_wire(pages: OwnPages, web: Web, key_ring: KeyRing) -> None:
