@@ -134,11 +134,19 @@ def of_state(state: State) -> Iterator[Metric]:
     yield _one("doubtful_messages", "Messages of unknown outcome that are still looked into.", state.doubtful)
     yield _gauge(
         "feedback_inbox_requests",
-        "What providers told and nobody has sorted yet; failed: that could not be sorted at least once.",
+        "What providers told and nobody has sorted yet; failed: tried at least once; not_understood: kept to look at.",
         ("state",),
-        {("waiting",): state.inbox_waiting - state.inbox_failed, ("failed",): state.inbox_failed},
+        {
+            ("waiting",): state.inbox_waiting,
+            ("failed",): state.inbox_failed,
+            ("not_understood",): state.inbox_not_understood,
+        },
     )
-    yield _one("feedback_inbox_oldest_seconds", "For how long the oldest of those waits.", state.inbox_oldest_seconds)
+    yield _one(
+        "feedback_inbox_oldest_seconds",
+        "For how long the oldest waits, of those that are not kept to be looked at.",
+        state.inbox_oldest_seconds,
+    )
     yield _one("replies_to_review", "Texts in free words that somebody must read.", state.reviews)
     yield _one("unsubscribes_waiting", "Unsubscribes that wait for their answer.", state.unsubscribes_waiting)
 

@@ -32,7 +32,8 @@ class State:
     campaigns_not_fired: int
     doubtful: int  #: unknown, and still looked into
     inbox_waiting: int
-    inbox_failed: int
+    inbox_failed: int  #: and is tried again
+    inbox_not_understood: int  #: kept for an operator to see, and waits for nobody else
     inbox_oldest_seconds: float
     reviews: int  #: texts that somebody must read
     unsubscribes_waiting: int
@@ -46,13 +47,16 @@ SELECT e.stopped_at IS NOT NULL AS stopped, extract(epoch FROM e.clock_offset) A
     (SELECT count(*) FROM run WHERE finished_at IS NULL AND state = 'paused' AND brake IS NOT NULL) AS braked,
     (SELECT count(*) FROM campaign WHERE active AND fire_error IS NOT NULL) AS campaigns_not_fired,
     (SELECT count(*) FROM message WHERE status = 'unknown' AND settled_at > :doubt_since) AS doubtful,
-    i.waiting, i.failed, i.oldest,
+    i.waiting, i.failed, i.not_understood, i.oldest,
     (SELECT count(*) FROM reply WHERE review = 'open') AS reviews,
     (SELECT count(*) FROM (SELECT answered_at, committed_at FROM unsubscribe ORDER BY id DESC LIMIT 1000) AS newest
      WHERE answered_at IS NULL AND committed_at > clock_timestamp() + e.clock_offset - interval '1 minute') AS barrier
 FROM engine e, (
-    SELECT count(*) AS waiting, count(*) FILTER (WHERE failures > 0) AS failed,
-           COALESCE(extract(epoch FROM :now - min(received_at)), 0) AS oldest FROM feedback_inbox) AS i
+    SELECT count(*) FILTER (WHERE flaw IS NULL AND failures = 0) AS waiting,
+           count(*) FILTER (WHERE flaw IS NULL AND failures > 0) AS failed,
+           count(*) FILTER (WHERE flaw IS NOT NULL) AS not_understood,
+           COALESCE(extract(epoch FROM :now - min(received_at) FILTER (WHERE flaw IS NULL)), 0) AS oldest
+    FROM feedback_inbox) AS i
 """)
 _ROOMS = text("""
 SELECT kind, count(*) AS number FROM worker
@@ -81,6 +85,7 @@ def read_state(connection: Connection) -> State:
         doubtful=row.doubtful,
         inbox_waiting=row.waiting,
         inbox_failed=row.failed,
+        inbox_not_understood=row.not_understood,
         inbox_oldest_seconds=float(row.oldest),
         reviews=row.reviews,
         unsubscribes_waiting=row.barrier,

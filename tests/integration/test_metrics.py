@@ -198,6 +198,11 @@ def test_the_house_is_told_as_it_stands(ledger: Ledger, web: Web) -> None:
                     SELECT 'sendgrid', '', '', n, clock_timestamp() + clock_offset - interval '1 min'
                     FROM engine, generate_series(0, 2) n""")
         )
+        connection.execute(  # an operator may look at it for 30 days: nothing waits for that, and no alarm rings
+            text("""INSERT INTO feedback_inbox (source, data_key, sealed, flaw, received_at)
+                    SELECT 'shopify', '', '', 'not JSON', clock_timestamp() + clock_offset - interval '9 days'
+                    FROM engine""")
+        )
     found = scrape(web)
 
     assert value(found, "stopped") == value(found, "campaigns_not_fired") == 1
@@ -206,6 +211,7 @@ def test_the_house_is_told_as_it_stands(ledger: Ledger, web: Web) -> None:
     assert 30 <= (value(found, "clock_silent_seconds") or 0) < 60
     assert value(found, "feedback_inbox_requests", state="waiting") == 1
     assert value(found, "feedback_inbox_requests", state="failed") == 2
+    assert value(found, "feedback_inbox_requests", state="not_understood") == 1
     assert 60 <= (value(found, "feedback_inbox_oldest_seconds") or 0) < 90
 
 

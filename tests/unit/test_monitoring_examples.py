@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def exported() -> Iterator[Metric]:
     """Yield every family as a scrape of an empty house has it."""
-    state = State([], [], {}, {}, 0.0, False, 0.0, {}, 0, 0, 0, 0, 0, 0.0, 0, 0, {})
+    state = State([], [], {}, {}, 0.0, False, 0.0, {}, 0, 0, 0, 0, 0, 0, 0.0, 0, 0, {})
     yield families.database_up(True)
     yield families.build_info()
     yield families.scrape_seconds(0.1)
