@@ -22,6 +22,7 @@ from dispatcher.keys import KeyRing
 from dispatcher.workspace import read_workspace
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.thorough
 PAGE = (ROOT / "docs" / "howto" / "using-the-api.md").read_text(encoding="utf-8")
 _CURL = re.compile(r"```bash\n(.*?)```\n→ (\d+)\n```json\n(.*?)```", re.DOTALL)
 _PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)

@@ -40,6 +40,7 @@ class Killed:
     untouched: int
 
 
+@pytest.mark.thorough
 def test_a_worker_killed_in_mid_run_ten_times_writes_to_nobody_twice_and_loses_nobody(
     live: Live, soon_again: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
