@@ -99,7 +99,7 @@ def test_the_whole_journey_works_without_scripts(browser: Browser, pages: OwnPag
 
 
 def _choose_topics(page: Page, pages: OwnPages) -> None:
-    offers = page.get_by_role("group", name="By e-mail").get_by_role("checkbox", name="Offers")
+    offers = page.get_by_role("group", name="By e\u2011mail").get_by_role("checkbox", name="Offers")
     assert not offers.is_checked()
     offers.check()
     page.get_by_role("checkbox", name="News, once a month").check()
@@ -218,7 +218,7 @@ def test_a_screen_reader_hears_what_each_part_is(browser: Browser, pages: OwnPag
 
         for part in (
             'main:', 'heading "Your preferences" [level=1]', 'heading "What you hear about" [level=2]',
-            'group "By e-mail a•••@m•••.example"', 'checkbox "Offers" [checked]', 'button "Save my choice"',
+            'group "By e\u2011mail a•••@m•••.example"', 'checkbox "Offers" [checked]', 'button "Save my choice"',
             'navigation "Language of this page"', 'group "By text message +44••• 23"',
         ):  # fmt: skip
             assert part in tree
