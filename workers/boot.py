@@ -119,6 +119,7 @@ def _watch(runtime: Runtime, registration: Registration, worker: Worker, stoppin
             os._exit(1)
         try:
             heartbeat(runtime.database, registration)
+            figures.hand_in(runtime.database, hands().figures)
         except Exception as error:  # the database may be away for a while; work waits, we stay
             log.warning("worker.heartbeat_failed", error=type(error).__name__)
     return 0
