@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import orjson
 import psycopg
 import structlog
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import InterfaceError, OperationalError
 
@@ -66,7 +66,7 @@ def insist(work: Callable[[], Result], **facts: Any) -> Result:
     """Return what `work`, a transaction of its own, returns; while the database is away, try for ever.
 
     For what must be written because only this process knows it.  A server that is starting, a lock that is not free
-    and a deadlock count as away, too.
+    and a deadlock count as away, too.  The answer of a commit may be lost: what would do harm twice is for `once`.
     """
     wait = 0.1
     while True:
@@ -76,6 +76,31 @@ def insist(work: Callable[[], Result], **facts: Any) -> Result:
             log.warning("database.waiting", error=type(error.orig).__name__, wait_seconds=wait, **facts)
             time.sleep(wait)
             wait = min(wait * 2, 5.0)
+
+
+def once(database: Engine, write: Callable[[Connection], None], **facts: Any) -> None:
+    """Write, in a transaction of its own, exactly once; while the database is away, try for ever as `insist` does.
+
+    Where the answer of the commit was lost, the database is asked what became of that transaction.
+    """
+    last_try: str | None = None
+
+    def work() -> None:
+        nonlocal last_try
+        with database.begin() as connection:
+            if last_try is not None and _was_committed(connection, last_try):
+                return
+            last_try = connection.scalar(text("SELECT CAST(pg_current_xact_id() AS text)"))
+            write(connection)
+
+    insist(work, **facts)
+
+
+def _was_committed(connection: Connection, transaction: str) -> bool:
+    status = text("SELECT pg_xact_status(CAST(:transaction AS xid8))")
+    while (became := connection.scalar(status, {"transaction": transaction})) == "in progress":
+        time.sleep(0.05)  # its connection is gone, and it has not heard of that yet
+    return bool(became == "committed")
 
 
 def listen(engine: Engine, stopping: Event, *, beat: Callable[[], None], seconds: float = 2.0) -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, timedelta
+from datetime import timedelta
 from functools import partial
 from threading import BoundedSemaphore, Event
 from typing import Any
@@ -201,11 +201,16 @@ class _Batch:
         if heard.sign == "refused":
             log.error("provider.refuses_our_account", provider=taken.provider, lane=lane, detail=heard.because)
         if heard.matters(taken.account, reached, authorised.moment.at, probe=taken.probe):
-            write = partial(_write_heard, database, lane, taken.provider, heard, taken.probe, reached)
-            db.insist(write, hearing=taken.provider)
+
+            def write(connection: Connection) -> None:
+                now = clock.read_now(connection)
+                hearing.heed(connection, lane, taken.provider, heard, now, probe=taken.probe, reached=reached)
+
+            db.once(database, write, hearing=taken.provider)
         unused = sum(1 for r in receipts if not isinstance(r, (Accepted, Rejected, Unknown)))
         if taken.warm_up is not None and unused > 0:
-            db.insist(partial(_count_back, database, taken.warm_up, unused), counting_back=unused)
+            sender, day = taken.warm_up
+            db.once(database, lambda c: accounts.count_on(c, sender, day, -unused), counting_back=unused)
 
 
 def _offer(provider: Provider) -> Offer:
@@ -289,17 +294,6 @@ def _count(figures: Figures, lane: str, provider: str, seconds: float, receipts:
     figures.time("handover_seconds", lane, provider, seconds=seconds)
     for receipt in receipts:
         figures.count("receipts", lane, provider, OUTCOMES[type(receipt)])
-
-
-def _write_heard(database: Engine, lane: str, account: str, heard: hearing.Heard, probe: bool, reached: float) -> None:
-    with database.begin() as connection:
-        now = clock.read_now(connection)
-        hearing.heed(connection, lane, account, heard, now, probe=probe, reached=reached)
-
-
-def _count_back(database: Engine, day: tuple[str, date], unused: int) -> None:
-    with database.begin() as connection:
-        accounts.count_on(connection, *day, -unused)
 
 
 _STILL_PENDING = text("""

@@ -15,6 +15,7 @@ from uuid import uuid4
 import pytest
 from at_work import AtWork, noon_ahead
 from ledger_rows import wait_until
+from lost_commits import lossy_network
 from people import add_person
 from small_workspace import FILES
 from sqlalchemy import Engine, text
@@ -429,6 +430,48 @@ def test_whose_contact_changed_under_way_is_not_of_the_days_warm_up(shop: AtWork
     shop.send()
 
     assert shop.became(run_id) == {"sent": PEOPLE}
+
+
+class Warns(Says):
+    """A provider that lets something happen once it has what it was given."""
+
+    def __init__(self, home: Path, name: str, happens: Callable[[], None], answer: Receipt) -> None:
+        super().__init__(home, name, answer)
+        self._happens = happens
+
+    def hand_over(self, slice_: Any, moment: Moment, deadline: float) -> list[Receipt]:
+        self._happens()
+        return super().hand_over(slice_, moment, deadline)
+
+
+def test_a_lost_commit_gives_no_day_of_a_warm_up_back_twice(shop: AtWork, tmp_path: Path) -> None:
+    start = f"{shop.now():%Y-%m-%d}"
+    toml = FILES["dispatcher.toml"] + f"\n[warm_up]\nstart = {start}\ndays = [{PEOPLE}, 100]\n"
+    shop.apply({"dispatcher.toml": toml})
+    shop.plan(shop.start("hello"))
+    with shop.database.begin() as connection:  # of another run, and gone
+        day, sender = clock.read_now(connection).date(), "hello@small.example"
+        accounts.authorised_on(connection, sender, day, lock=True)
+        accounts.count_on(connection, sender, day, 7)
+    with lossy_network(shop.database) as (network, database):
+        shop.hands = replace(shop.hands, database=database)
+        full = NotSent("mailbox full", answered=True)
+        send_by(shop, Warns(tmp_path, "smtp", lambda: setattr(network, "lose", b"UPDATE warm_up_day"), full))
+
+    assert network.lost == 1
+    with shop.database.connect() as connection:
+        assert accounts.authorised_on(connection, sender, day) == 7
+
+
+def test_a_lost_commit_counts_no_failure_twice(shop: AtWork, tmp_path: Path) -> None:
+    shop.plan(shop.start("hello"))
+    with lossy_network(shop.database) as (network, database):
+        shop.hands = replace(shop.hands, database=database)
+        nobody_there = NotSent("no connection", unreachable=True)
+        send_by(shop, Warns(tmp_path, "smtp", lambda: setattr(network, "lose", b"SET circuit"), nobody_there))
+
+    assert network.lost == 1
+    assert account(shop, "smtp")["failures"] == 1
 
 
 def changed_between(shop: AtWork, statement: str, work: Callable[[], object]) -> None:
