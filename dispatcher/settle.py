@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeGuard
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine, text
@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, text
 from dispatcher import clock, db
 from dispatcher.gates import Reason
 from dispatcher.providers.protocol import Accepted, Moment, NotSent, Receipt, Rejected, RetryAfter, Unknown
+from dispatcher.rates.circuit import LONGEST_REST
 
 _LONGEST_WAIT = timedelta(minutes=30)
 _FIRST_WAIT = timedelta(seconds=5)
@@ -79,10 +80,10 @@ def _write(
     settled: list[tuple[Any, ...]] = []
     again: list[tuple[UUID, str, timedelta]] = []
     for message_id, receipt in zip(message_ids, receipts, strict=True):
-        if isinstance(receipt, (NotSent, RetryAfter)):
+        if _is_the_accounts(receipt):  # its circuit says how long, and who else may carry the message
+            again.append((message_id, receipt.detail, timedelta(0)))
+        elif isinstance(receipt, (NotSent, RetryAfter)):
             again.append((message_id, receipt.detail, receipt.wait))
-        elif isinstance(receipt, Rejected) and receipt.scope == "account":  # no fault of the message
-            again.append((message_id, receipt.detail, timedelta(0)))  # the account's circuit says how long
         else:
             settled.append((message_id, *_outcome(receipt, moment)))
     if settled:
@@ -101,6 +102,13 @@ def _write(
             _BACK_TO_PENDING,
             {"ids": ids, "waits": waits, "now": now, "longest": _LONGEST_WAIT, "first": _FIRST_WAIT, **mine},
         )
+
+
+def _is_the_accounts(receipt: Receipt) -> TypeGuard[Rejected | RetryAfter]:
+    """Whether what it says is no fault of the message: a refusal of our account, or a wait that nobody waits for."""
+    if isinstance(receipt, RetryAfter):
+        return receipt.wait > LONGEST_REST
+    return isinstance(receipt, Rejected) and receipt.scope == "account"
 
 
 def _outcome(

@@ -101,7 +101,10 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class RetryAfter:
-    """Proof that nothing was accepted, and the provider's word that it has enough for `wait`: its whole lane rests."""
+    """Proof that nothing was accepted, and the provider's word that it has enough for `wait`.
+
+    The whole lane rests; for more than a minute it is the account that does, and a second provider may come in.
+    """
 
     detail: str
     wait: timedelta

@@ -2,7 +2,8 @@
 
 Closed: go on.  After a few hand-overs in a row that got nowhere it opens, and nothing is authorised for the account.
 When the wait is over one message goes as a probe (half-open): if that gets through the circuit closes, else it opens
-again for twice as long.  A refusal of our account opens it at once: asking again changes nothing.
+again for twice as long.  A refusal of our account opens it at once: asking again changes nothing.  So does a provider
+that wants to be left alone for long; a short "not now" is the rate's affair.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ FIRST_WAIT = timedelta(seconds=15)
 LONGEST_WAIT = timedelta(minutes=5)
 #: Somebody has to put the account in order.
 ACCOUNT_WAIT = timedelta(minutes=1)
+#: Whoever asks for a longer rest than this is as good as gone for what waits; until here it is waited for, since no
+#: sender becomes known by changing its provider for seconds.  SendGrid's own windows are not longer.
+LONGEST_REST = timedelta(minutes=1)
 #: A probe that has not come back after this never will: longer than any hand-over takes.
 PROBE_WITHIN = timedelta(minutes=2)
 #: Less than this is the time that somebody waited for the account's lock.
@@ -30,8 +34,8 @@ ASK_AGAIN = timedelta(seconds=5)
 
 State = Literal["closed", "open", "half_open"]
 #: What a hand-over says of the provider: it takes our messages, it cannot be reached or does not answer, it refuses our
-#: account, or nothing.
-Sign = Literal["alive", "failed", "refused", "none"]
+#: account, it wants none for longer than anybody waits, or nothing.
+Sign = Literal["alive", "failed", "refused", "enough", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +92,14 @@ def probing(circuit: Circuit, now: datetime) -> Circuit:
     return replace(circuit, state="half_open", probe_until=now + PROBE_WITHIN)
 
 
-def after(circuit: Circuit, sign: Sign, because: str, now: datetime, *, probe: bool) -> Circuit:
-    """Return the circuit after a hand-over.
+def after(
+    circuit: Circuit, sign: Sign, because: str, now: datetime, *, probe: bool, rest: timedelta | None = None
+) -> Circuit:
+    """Return the circuit after a hand-over; `rest`: what the provider asked for.
 
     While it is not closed only a probe counts: the others began before it opened.
     """
+    rest = min(rest or timedelta(0), LONGEST_WAIT)
     if circuit.state != "closed" and not probe:
         return circuit
     match sign:
@@ -100,12 +107,14 @@ def after(circuit: Circuit, sign: Sign, because: str, now: datetime, *, probe: b
             return Circuit()
         case "refused":
             return _opened(circuit, because, now, at_least=ACCOUNT_WAIT)
+        case "enough":
+            return replace(circuit, state="open", open_until=now + rest, because=because)
         case "failed" if probe or circuit.failures + 1 >= FAILURES:
             return _opened(circuit, because, now)
         case "failed":
             return replace(circuit, failures=circuit.failures + 1, because=because)
-    # A probe that was told to wait, or came too late, says nothing: the next one may go.
-    return replace(circuit, state="open", open_until=now, probe_until=None) if probe else circuit
+    # A probe that was told to wait, or came too late, says nothing: the next one may go when the wait is over.
+    return replace(circuit, state="open", open_until=now + rest, probe_until=None) if probe else circuit
 
 
 def _opened(circuit: Circuit, because: str, now: datetime, *, at_least: timedelta = timedelta(0)) -> Circuit:

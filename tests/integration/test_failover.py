@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from at_work import AtWork, campaign, noon_ahead
@@ -15,6 +16,7 @@ from people import add_person
 from sqlalchemy import Engine, text
 from standins import Say, StandIn, sendgrid_error, stand_in
 
+from dispatcher import messages
 from dispatcher.keys import KeyRing
 from dispatcher.providers.http import Http
 from dispatcher.providers.sendgrid import SendGrid
@@ -45,6 +47,10 @@ class Both:
         with self.shop.database.connect() as connection:
             rows = connection.execute(text("SELECT status, provider, count(*) FROM message GROUP BY 1, 2"))
             return {(row[0], row[1]): row[2] for row in rows}
+
+    def rates(self) -> dict[str, Any]:
+        with self.shop.database.connect() as connection:
+            return overview.read(connection)
 
     def wait_is_over(self) -> None:
         self.shop.do("UPDATE account SET open_until = clock_timestamp() + (SELECT clock_offset FROM engine)")
@@ -110,10 +116,50 @@ def test_the_rate_headers_of_an_answer_slow_its_account_down(both: Both) -> None
     both.send()
 
     assert both.carried() == {("sent", "sendgrid"): PEOPLE}
-    with both.shop.database.connect() as connection:
-        [account] = overview.read(connection)["accounts"]
+    [account] = both.rates()["accounts"]
     assert account["rate"] == 1000
     assert 17 < account["in_force"] < 400  # 20 requests of 9 mails in 10 s, and climbing by 10 a second since
+
+
+def test_a_long_not_now_is_the_accounts_and_all_its_lanes_go_by_the_second(both: Both) -> None:
+    both.sendgrid.answers = lambda _: Say(429, b"{}", headers={"Retry-After": "3600"})
+    both.shop.plan(both.shop.start("hello"))
+    both.send()
+    assert both.carried() == {("pending", None): PEOPLE}
+    with both.shop.database.begin() as connection:
+        wish = messages.Wish("order", "email", "p01", {})
+        messages.submit(connection, both.shop.key_ring, wish, client="shop", idempotency_key="order-1")
+    both.send()
+
+    assert both.carried() == {("sent", "smtp"): PEOPLE + 1}
+    assert len(both.sendgrid.calls) == 1
+    [account] = [one for one in both.rates()["accounts"] if one["name"] == "sendgrid"]
+    assert (account["circuit"], account["because"]) == ("open", "SendGrid has had enough (429)")
+
+
+def test_a_short_not_now_is_waited_out_and_nothing_goes_by_the_second(both: Both) -> None:
+    both.sendgrid.answers = lambda _: Say(429, b"{}", headers={"Retry-After": "60"})
+    both.shop.plan(both.shop.start("hello"))
+    both.send()
+    both.send()
+
+    assert both.carried() == {("pending", None): PEOPLE}
+    assert both.smtp.taken() == []
+    assert len(both.sendgrid.calls) == 1
+    assert {account["circuit"] for account in both.rates()["accounts"]} == {"closed"}
+
+
+def test_a_probe_that_is_told_to_wait_holds_up_nothing_that_goes_by_the_second(both: Both) -> None:
+    both.sendgrid.answers = lambda _: Say(429, b"{}", headers={"Retry-After": "30"})
+    both.shop.do("INSERT INTO account (name, circuit, open_until) VALUES ('sendgrid', 'open', clock_timestamp())")
+    both.shop.plan(both.shop.start("hello"))
+    both.send()
+    assert both.carried() == {("pending", None): 1, ("sent", "smtp"): PEOPLE - 1}
+    both.send()
+
+    assert both.carried() == {("sent", "smtp"): PEOPLE}
+    assert [len(call.people) for call in both.sendgrid.calls] == [1]
+    both.check_nobody_twice()
 
 
 def test_what_may_have_left_is_never_tried_by_the_second_and_the_others_are(both: Both) -> None:

@@ -493,8 +493,8 @@ def waiting_for_a_lock(database: Engine) -> bool:
 
 def test_what_a_provider_holds_up_past_its_expiry_is_told_so_when_it_expires(shop: AtWork, tmp_path: Path) -> None:
     run_id = shop.plan(shop.start("hello"))
-    shop.do("UPDATE message SET expires_at = now() + interval '10 min' + (SELECT clock_offset FROM engine)")
-    send_by(shop, Says(tmp_path, "smtp", RetryAfter("429", timedelta(hours=1))))
+    shop.do("UPDATE message SET expires_at = now() + interval '20 s' + (SELECT clock_offset FROM engine)")
+    send_by(shop, Says(tmp_path, "smtp", RetryAfter("429", timedelta(minutes=1))))
 
     rows = shop.rows(run_id).values()
     assert {row.status for row in rows} == {"pending"}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from dispatcher.messages import EXPIRES_AFTER
-from dispatcher.providers.protocol import Accepted, NotSent, Receipt, Rejected, RetryAfter, Unknown
+from dispatcher.providers.protocol import Accepted, Allowance, NotSent, Receipt, Rejected, RetryAfter, Unknown
 from dispatcher.rates.adaptive import LEAST, Pace, after_allowance, after_enough
 from dispatcher.rates.buckets import Bucket, rescaled
 from dispatcher.rates.circuit import (
@@ -24,8 +24,8 @@ from dispatcher.rates.circuit import (
     admits,
     after,
     probing,
-    sign_of,
 )
+from dispatcher.rates.hearing import listen_to
 from dispatcher.rates.rules import AccountRate, Rate, Rates, WarmUp, day_of, next_day
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -190,6 +190,19 @@ def test_a_probe_that_says_nothing_lets_the_next_one_go() -> None:
     assert admits(circuit, NOON) == "probe"
 
 
+def test_a_probe_that_is_told_to_wait_is_followed_by_the_next_when_the_wait_is_over() -> None:
+    circuit = after(probing(Circuit("open", 3, 1, NOON), NOON), "none", "", NOON, probe=True, rest=20 * SECOND)
+    assert admits(circuit, NOON) == NOON + 20 * SECOND
+    assert admits(circuit, NOON + 20 * SECOND) == "probe"
+
+
+def test_who_wants_to_be_left_alone_for_long_is_asked_again_in_the_lifetime_of_a_code() -> None:
+    for wait, until in ((120 * SECOND, NOON + 120 * SECOND), (timedelta(hours=1), NOON + LONGEST_WAIT)):
+        circuit = after(Circuit(), "enough", "429", NOON, probe=False, rest=wait)
+        assert admits(circuit, NOON) == until
+        assert (circuit.failures, circuit.openings, circuit.because) == (0, 0, "429")  # it is there, and it spoke
+
+
 @pytest.mark.parametrize(
     ("receipts", "sign"),
     [
@@ -201,10 +214,14 @@ def test_a_probe_that_says_nothing_lets_the_next_one_go() -> None:
         ([NotSent("past the send deadline")], "none"),
         ([RetryAfter("enough", SECOND), NotSent("enough")], "none"),
         ([NotSent("401"), Rejected("401", scope="account")], "refused"),
+        ([RetryAfter("enough", 60 * SECOND)], "none"),
+        ([Accepted("1", 1.0), RetryAfter("enough", 61 * SECOND)], "enough"),
+        ([Accepted("1", 1.0, allowance=Allowance(0, 600 * SECOND))], "enough"),
+        ([RetryAfter("enough", 600 * SECOND), Rejected("401", scope="account")], "refused"),
     ],
 )
 def test_what_receipts_say_of_the_provider(receipts: list[Receipt], sign: str) -> None:
-    assert sign_of(receipts)[0] == sign
+    assert listen_to(receipts).sign == sign
 
 
 # --- what the shop writes
