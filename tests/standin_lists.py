@@ -96,7 +96,7 @@ class ListsStandIn:
     def _page(self, list_: str, query: Mapping[str, str]) -> Say:
         until = int(query.get("end_time", 1 << 40))
         rows = sorted(self.entries.get(list_, {}).items(), key=lambda row: (-row[1], row[0]))
-        rows = [row for row in rows if row[1] <= until]
+        rows = [row for row in rows if row[1] <= until and row[0].startswith(query.get("email", ""))]
         begin = int(query.get("offset", 0))
         return _say(200, [self._row(list_, *row) for row in rows[begin : begin + int(query.get("limit", 500))]])
 

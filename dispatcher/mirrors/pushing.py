@@ -21,6 +21,8 @@ from dispatcher.providers.protocol import MirrorsSuppressions, TheirList
 
 log = structlog.get_logger()
 
+#: Less than this the provider's clock and ours differ.
+_CLOCKS_APART = timedelta(minutes=1)
 _FIRST_WAIT, _LONGEST_WAIT = timedelta(minutes=10), timedelta(days=1)
 
 
@@ -144,13 +146,23 @@ def _carry_out(
     gone: list[tuple[str, int]] = []
     for standing in page.standings:
         for one in standing.to_take_off(lists) if standing.address is not None else ():
-            provider.take_off(one, standing.address or "")
             gone.append((one.name, standing.address_id))
-    pushed.taken_off += len(gone)
+            if not _stood_there_before(provider, one, standing):
+                provider.take_off(one, standing.address or "")
+                pushed.taken_off += 1
     pushed.refused += len(refused)
     pushed.changes += len(page.versions)
     pushed.without_address += sum(_cannot_be_named(standing, lists) for standing in page.standings)
     db.insist(lambda: _write_down(database, provider.name, page, gone, refused), mirror=provider.name)
+
+
+def _stood_there_before(provider: MirrorsSuppressions, list_: TheirList, standing: Standing) -> bool:
+    """Whether only we take it back, and somebody had put it there before us: then the next comparison takes that in."""
+    put_at = standing.mirrored.get(list_.name)
+    if put_at is None or list_.reason in {reason for reason, _ in standing.lifted}:
+        return False
+    since = provider.since(list_, standing.address or "")
+    return since is not None and since < put_at - _CLOCKS_APART
 
 
 def _cannot_be_named(standing: Standing, lists: Sequence[TheirList]) -> bool:

@@ -206,6 +206,10 @@ class MirrorsSuppressions(Protocol):
         """Yield the list in pages, as it was at `until` or newer; an entry may come twice."""
         ...
 
+    def since(self, list_: TheirList, address: str) -> datetime | None:
+        """Return since when an address stands on the list; None: it does not, or the provider does not say."""
+        ...
+
     def put_on(self, list_: TheirList, addresses: Sequence[str]) -> list[str]:
         """Put addresses (normal form) on the list; return those it does not take."""
         ...

@@ -125,6 +125,34 @@ def test_who_left_here_leaves_the_list_that_stops_everything_when_their_bounce_i
     )
 
 
+def test_who_stood_there_before_we_put_them_stays_when_their_bounce_is_lifted(house: House) -> None:
+    house.person("ana")
+    house.lists.put("unsubscribes", ANA, ago=3_600)
+    house.suppress(ANA, "hard_bounce")
+    house.push()
+    house.lift(ANA, "hard_bounce")
+    house.push()
+    assert house.lists.on("unsubscribes") == {ANA}
+
+    assert house.compare() == {"unsubscribes": {"taken_in": 1}}
+    assert house.reasons(ANA) == {"unsubscribe"}
+
+
+def test_a_list_that_cannot_be_asked_when_a_bounce_is_lifted_is_asked_later(house: House) -> None:
+    house.person("ana")
+    house.lists.put("unsubscribes", f"{ANA}.uk", ago=3_600)
+    house.suppress(ANA, "hard_bounce")
+    house.push()
+    house.lift(ANA, "hard_bounce")
+    house.lists.answers = lambda _method, _target: Say(503)
+    house.push()
+    house.lists.answers = lambda _method, _target: None
+    house.push()
+
+    assert house.lists.on("unsubscribes") == {f"{ANA}.uk"}  # another's, whose address begins so
+    assert house.waiting() == 0
+
+
 def test_their_lists_are_taken_in_by_reason_and_stop_what_is_pending(house: House) -> None:
     people = {name: house.person(name) for name in ("ana", "ben", "cyd", "dan")}
     lists = ("unsubscribes", "spam_reports", "bounces", "invalid_emails")

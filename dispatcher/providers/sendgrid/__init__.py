@@ -71,6 +71,9 @@ class SendGrid:
     def entries(self, list_: TheirList, until: datetime) -> Iterator[list[Entry]]:
         return self._lists.entries(list_, until)
 
+    def since(self, list_: TheirList, address: str) -> datetime | None:
+        return self._lists.since(list_, address)
+
     def put_on(self, list_: TheirList, addresses: Sequence[str]) -> list[str]:
         return self._lists.put_on(list_, addresses)
 

@@ -75,6 +75,13 @@ class Lists:
                 return
             offset += PAGE
 
+    def since(self, list_: TheirList, address: str) -> datetime | None:
+        if list_ == GROUP:  # only all of them together come with their times
+            return None
+        query = urlencode({"email": address, "limit": PAGE})  # whose addresses begin so
+        found = [_entry(item, "created") for item in _items(self._call("GET", f"/v3/suppression/{list_.name}?{query}"))]
+        return next((entry.at for entry in found if entry.address.lower() == address), None)
+
     def put_on(self, list_: TheirList, addresses: Sequence[str]) -> list[str]:
         return [
             refused
