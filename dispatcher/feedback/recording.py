@@ -296,11 +296,13 @@ def _write_move(connection: Connection, message_id: UUID, standing: Standing, re
     )  # fmt: skip
 
 
-# An earlier try was accepted after all, and the next one has not begun: that try is the message's last again.
+# An earlier try was accepted after all, and the next one has not begun: that try is the message's own again.  The one
+# in doubt, if there is one: of the others, also of a later one, it was proved that nothing was accepted.
 _RECALL = text("""
 WITH tried AS (
-    DELETE FROM attempt a USING message m
-    WHERE m.id = :id AND a.message_id = m.id AND a.number = m.attempts AND a.authorise_seq IS NOT NULL RETURNING a.*)
+    DELETE FROM attempt WHERE (message_id, number) = (
+        SELECT message_id, number FROM attempt WHERE message_id = :id AND authorise_seq IS NOT NULL
+        ORDER BY outcome = 'unknown' DESC, number DESC LIMIT 1) RETURNING *)
 UPDATE message m SET status = 'sending', authorised_at = t.authorised_at, authorise_seq = t.authorise_seq,
        send_deadline = t.send_deadline, handed_over_at = t.handed_over_at, worker_id = t.worker_id,
        provider = t.provider, provider_ref = t.provider_ref, deferred_reason = NULL, facts = NULL
@@ -309,7 +311,7 @@ FROM tried t WHERE m.id = :id AND m.status = 'pending'
 
 
 def _recall(connection: Connection, message_id: UUID) -> bool:
-    """Put a pending message back to where its last try was; False if there was none."""
+    """Put a pending message back to where the try was that is proved now; False if there was none."""
     return bool(connection.execute(_RECALL, {"id": message_id}).rowcount)
 
 

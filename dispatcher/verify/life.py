@@ -102,10 +102,11 @@ def tried_again_with_proof(found: Examination) -> None:
                || CASE WHEN m.authorised_at IS NULL THEN '' ELSE ' beside the latest' END
         FROM message m LEFT JOIN attempt a ON a.message_id = m.id
         GROUP BY m.id HAVING m.attempts <> count(a.number) + CASE WHEN m.authorised_at IS NULL THEN 0 ELSE 1 END
-            OR count(a.number) <> COALESCE(max(a.number), 0)""")
+            OR max(a.number) > m.attempts""")
     found.ask("""
         SELECT 'message ' || m.id || ': a new try was authorised before the last one was settled'
-        FROM attempt a JOIN message m ON m.id = a.message_id WHERE m.authorised_at < a.settled_at""")
+        FROM attempt a JOIN message m ON m.id = a.message_id
+        WHERE m.authorised_at < a.settled_at AND a.authorise_seq < m.authorise_seq""")
     again = found.subject.connection.scalar(text("SELECT count(*) FROM attempt WHERE outcome = 'unknown'"))
     if again:
         found.note(f"{again} transactional messages of unknown outcome were sent a second time, as they may be")

@@ -15,14 +15,16 @@ from ledger_rows import add_contact, add_message, wait_until
 from sqlalchemy import Engine, text
 from unsubscribing import consent_state, grant, waiting_for_a_lock
 
-from dispatcher import identity, locks, unsubscribe
+from dispatcher import clock, identity, locks, unsubscribe
 from dispatcher.feedback import inbox
 from dispatcher.feedback.recording import NEVER_LEFT, NO_MESSAGE, SOFT_BOUNCES, TOO_LATE, Tally, record
 from dispatcher.feedback.report import Kind
 from dispatcher.keys import KeyRing
-from dispatcher.providers.protocol import Accepted, Moment, boot_seconds
+from dispatcher.providers.protocol import Accepted, Moment, NotSent, boot_seconds
 from dispatcher.settle import settle
 from dispatcher.tokens import WayOut
+from dispatcher.verify import INVARIANTS, look_at
+from dispatcher.verify.report import examine
 
 
 def left(database: Engine, key_ring: KeyRing, **how: Any) -> UUID:
@@ -281,6 +283,33 @@ def test_late_proof_of_a_first_try_takes_back_the_second(database: Engine, key_r
     assert [getattr(after, name) for name in kept] == [getattr(before, name) for name in kept]
     with database.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM attempt")) == 0
+
+
+def test_late_proof_of_a_first_try_is_not_written_at_a_second_that_never_left(
+    database: Engine, key_ring: KeyRing
+) -> None:
+    message_id = left(database, key_ring, status="unknown", class_="transactional", ref="req1")
+    before = row_of(database, message_id)
+    send_again(database, message_id)
+    with database.begin() as connection:
+        worker, moment = uuid4(), Moment(clock.read_now(connection), boot_seconds())
+        connection.execute(
+            text("""UPDATE message SET status = 'sending', authorised_at = :at, authorise_seq = nextval('order_seq'),
+                           send_deadline = :at, worker_id = :worker, provider = 'sendgrid', attempts = attempts + 1"""),
+            {"at": moment.at, "worker": worker},
+        )
+    settle(database, worker, [message_id], [NotSent("no connection", unreachable=True)], moment)
+
+    record(database, key_ring, [report(message_id, Kind.DELIVERED)])
+
+    after = row_of(database, message_id)
+    assert (after.status, after.provider_ref, after.attempts) == ("delivered", "req1", 2)
+    kept = ("authorised_at", "authorise_seq", "send_deadline", "handed_over_at", "provider")
+    assert [getattr(after, name) for name in kept] == [getattr(before, name) for name in kept]
+    with database.connect() as connection:
+        assert connection.execute(text("SELECT number, outcome FROM attempt")).all() == [(2, "not_sent")]
+        [proof] = [invariant for invariant in INVARIANTS if invariant.name == "INV-13"]
+        assert examine(proof, look_at(connection, key_ring, None, lambda _: None)).findings == ()
 
 
 def send_again(database: Engine, message_id: UUID) -> None:
