@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dispatcher.content import Content
 from dispatcher.content.sms import sms_segments, with_way_out
 from dispatcher.providers.protocol import Envelope
 
@@ -11,10 +12,12 @@ UNITS = {"sandbox": "messages", "sendgrid": "mails", "smtp": "mails", "twilio": 
 
 def units_of(channel: str, envelope: Envelope) -> int:
     """Return the units: for an SMS its parts, as it is sent (with the way out of a marketing text), at least one."""
-    if channel != "sms":
-        return 1
-    text, language = envelope.content.text, envelope.content.locale
-    return max(1, sms_segments(with_way_out(text, language) if envelope.marketing else text)[1])
+    return parts_of(envelope.content, marketing=envelope.marketing) if channel == "sms" else 1
+
+
+def parts_of(content: Content, *, marketing: bool) -> int:
+    """Return the parts of a text as it is sent."""
+    return max(1, sms_segments(with_way_out(content.text, content.locale) if marketing else content.text)[1])
 
 
 def domain_of(channel: str, envelope: Envelope) -> str | None:

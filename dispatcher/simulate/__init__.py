@@ -7,6 +7,7 @@ put off to the hour in which it would leave, behind whatever else the lane has t
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import Connection, text
@@ -18,6 +19,7 @@ from dispatcher.outlook import follow
 from dispatcher.plan import Planned, judge
 from dispatcher.rehearsal import Rehearsal, rehearse
 from dispatcher.shop import load_shop
+from dispatcher.simulate.lengths import parts_each
 from dispatcher.simulate.pace import Ready, pass_through, read_lane
 from dispatcher.simulate.simulation import Simulation
 from dispatcher.simulate.warnings import too_slow
@@ -53,6 +55,8 @@ def simulate(
             progress(start + len(page), len(contact_ids))
     latest = max((one.facts.expires_at for one in ready), default=rehearsal.now)
     told.lane = read_lane(connection, rehearsal.run.lane, rehearsal.now, latest)
+    if told.lane.rate_per_second is not None and rehearsal.run.channel == "sms":
+        told.lane = replace(told.lane, units_each=parts_each(connection, rehearsal.run, contact_ids))
     told.passage = pass_through(told.lane, ready, rehearsal.now)
     if told.passage.expire_waiting:
         told.never[Reason.EXPIRED] += len(told.passage.expire_waiting)

@@ -43,6 +43,7 @@ class Lane:
     paused_until: datetime | None = None
     others: tuple[tuple[datetime, int], ...] = ()
     days: Days | None = None  #: None: the sender is warm
+    units_each: float = 1.0  #: that one of our messages takes of the rate, on average: the parts of an SMS
 
     @property
     def limited(self) -> bool:
@@ -55,7 +56,8 @@ class Lane:
         rate = self.rate_per_second
         if rate is None:
             return "as fast as the provider takes them"
-        return f"{rate:g} a second" if rate >= 1 else f"one every {1 / rate:g} s"
+        pace = f"{rate:g} a second" if rate >= 1 else f"one every {1 / rate:g} s"
+        return pace if self.units_each == 1 else f"{pace}, and a text takes {self.units_each:.2g} of that"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,7 @@ def pass_through(lane: Lane, ready: Iterable[Ready], now: datetime) -> Passage:
             passage.others += what
             gate.take(at, what)
             continue
-        turn = gate.turn(at)
+        turn = gate.turn(at, lane.units_each)
         if turn >= what.expires_at:
             passage.expire_waiting.add(what.contact_id)
         elif turn > at and not isinstance(verdict := outside_quiet_hours(what, turn), Send):
@@ -151,7 +153,7 @@ def pass_through(lane: Lane, ready: Iterable[Ready], now: datetime) -> Passage:
                 continue
             passage.expire_waiting.add(what.contact_id)
         else:
-            gate.take(at, 1)
+            gate.take(at, 1, lane.units_each)
             passage.left.append((turn, what))
         waiting -= 1
     passage.put_off_waiting -= passage.expire_waiting
@@ -164,18 +166,18 @@ class _Rate:
     def __init__(self, lane: Lane, now: datetime) -> None:
         self._paused_until = lane.paused_until
         self._step = timedelta(seconds=1 / lane.rate_per_second) if lane.rate_per_second else timedelta(0)
-        self._ahead = self._step * (lane.burst - 1)
+        self._burst = lane.burst
         arrival = max(lane.theoretical_arrival_at or now, now)
         self._arrival = min(arrival, now + self._step * lane.burst)
         self._days, self._used = lane.days, Counter(lane.days.used if lane.days else {})
 
-    def turn(self, at: datetime) -> datetime:
-        """Return when one that is due at `at` may go."""
-        turn = max(at, self._arrival - self._ahead)
+    def turn(self, at: datetime, units: float = 1) -> datetime:
+        """Return when one that is due at `at` and takes so many units may go."""
+        turn = max(at, self._arrival - self._step * (self._burst - min(units, self._burst)))
         return self._on_a_free_day(turn if self._paused_until is None else max(turn, self._paused_until))
 
-    def take(self, at: datetime, messages: int) -> None:
-        turn = self.turn(at)
+    def take(self, at: datetime, messages: int, units: float = 1) -> None:
+        turn = self.turn(at, units)
         left = messages
         while left and self._days is not None:  # day after day, as far as each reaches
             room = self._room(turn)
@@ -184,7 +186,7 @@ class _Rate:
             self._used[day_of(turn, self._days.zone)] += min(room, left)
             left -= min(room, left)
             turn = next_day(turn, self._days.zone) if left else turn
-        self._arrival = max(self._arrival, self.turn(at)) + self._step * messages
+        self._arrival = max(self._arrival, self.turn(at, units)) + self._step * messages * units
 
     def _on_a_free_day(self, at: datetime) -> datetime:
         while self._days is not None and self._room(at) == 0:

@@ -25,6 +25,10 @@ TEXTS = "name: texts\nchannel: sms\ntopic: offers\nsegment: everybody\ntemplate:
 FILES_HERE = {
     "segments/everybody.yaml": "name: everybody\nmatch: {not: {attribute: country, in: [DE]}}\n",
     "campaigns/texts.yaml": TEXTS,
+    "campaigns/lengthy.yaml": TEXTS.replace("texts", "lengthy").replace("short", "long"),
+    "templates/sms/long/meta.yaml": "class: marketing\ntopic: offers\n",
+    "templates/sms/long/body.txt": "Lanterns! " * 20 + "{{ unsubscribe_url }}\n",
+    "templates/sms/long/body.ro.txt": "Lanterne și" * 20 + "{{ unsubscribe_url }}\n",
     "campaigns/brief.yaml": TEXTS.replace("texts", "brief") + "expires_after: 2h\n",
     "campaigns/vip.yaml": FILES["campaigns/hello.yaml"].replace("hello", "vip") + "priority: 90\n",
     "campaigns/daily.yaml": FILES["campaigns/hello.yaml"].replace("hello", "daily")
@@ -125,6 +129,22 @@ def test_a_rate_spreads_the_audience_over_the_hours_behind_what_else_is_due(shop
     assert [hour["send"] for hour in found["timeline"]] == [1, 2, 2]
     assert NOON + timedelta(hours=4, minutes=30) <= found["lane"]["finishes_at"] < NOON + timedelta(hours=4, minutes=31)
     assert found["warnings"] == []
+
+
+def test_texts_take_as_many_of_the_rate_as_they_have_parts(shop: Engine) -> None:
+    set_rate(shop, "sms.marketing", 1 / 60)
+    with shop.begin() as connection:
+        connection.execute(text("UPDATE contact SET locale = 'ro' WHERE external_id = 'p4'"))
+    in_london = {}
+    for name in ("texts", "lengthy"):
+        with db.reading(shop) as connection:
+            found = simulate(connection, name)
+        in_london[name] = [(at - NOON).total_seconds() / 60 for at, _ in found.passage.left][:3]
+
+    assert in_london["texts"] == pytest.approx([0, 1, 2], abs=0.1)
+    each = (4 * 2 + 5) / 5  # of five people one has it in Romanian, whose letters need five parts
+    assert in_london["lengthy"] == pytest.approx([0, each, 2 * each], abs=0.1)
+    assert found.lane.pace == "one every 60 s, and a text takes 2.6 of that"
 
 
 def test_a_start_that_the_lane_cannot_finish_is_refused_and_says_how_to_do_it_all_the_same(shop: Engine) -> None:

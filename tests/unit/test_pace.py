@@ -31,6 +31,13 @@ def test_a_burst_leaves_at_once_and_the_rest_at_the_rate() -> None:
     assert [(at - NOON).total_seconds() for at, _ in passage.left] == [0, 0, 2, 4]
 
 
+def test_a_text_of_three_parts_takes_three_of_the_rate() -> None:
+    lane = Lane("sms.marketing", rate_per_second=1, burst=4, units_each=3, others=((NOON, 2),))
+    passage = pass_through(lane, crowd(3), NOON)
+
+    assert [(at - NOON).total_seconds() for at, _ in passage.left] == [1, 4, 7]
+
+
 def test_what_others_have_due_goes_first() -> None:
     lane = Lane("email.marketing", rate_per_second=1, others=((NOON - HOUR, 10), (NOON + HOUR, 500)))
     passage = pass_through(lane, crowd(2), NOON)
