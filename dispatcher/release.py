@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, text
 
 from dispatcher import clock, db, outranked, runs
 from dispatcher.plan import BATCH_SIZE
+from dispatcher.rates.line import held_by_a_probe
 
 GATHER_PAGE = 5_000
 _BORN = "born"
@@ -23,6 +24,7 @@ TICKETS_PER_SLOT = 4
 _DUE = text("""
 SELECT m.id, m.run_id, r.lane, r.priority FROM message m JOIN run r ON r.id = m.run_id
 WHERE m.status = 'pending' AND m.batch_id IS NULL AND m.due_at <= :now AND r.state IN ('planning', 'running')
+  AND r.lane <> ALL(:held)
 ORDER BY m.due_at LIMIT :page FOR UPDATE OF m SKIP LOCKED
 """)
 
@@ -86,9 +88,13 @@ def _stopped(connection: Connection) -> bool:
 
 
 def gather(connection: Connection, now: datetime) -> int:
-    """Put up to a page of due messages without a batch into new ones; return how many."""
+    """Put up to a page of due messages without a batch into new ones; return how many.
+
+    Not of a lane that waits for a probe: a large backlog would be looked at, in vain, every few seconds.
+    """
     due: dict[UUID, list[Any]] = defaultdict(list)
-    for row in connection.execute(_DUE, {"now": now, "page": GATHER_PAGE}):
+    held = held_by_a_probe(connection, now)
+    for row in connection.execute(_DUE, {"now": now, "page": GATHER_PAGE, "held": held}):
         due[row.run_id].append(row)
     messages: list[UUID] = []
     batches: list[int] = []

@@ -82,6 +82,24 @@ def put_off(
     return moments
 
 
+def held_by_a_probe(connection: Connection, now: datetime) -> list[str]:
+    """Return the lanes by which nothing can leave before a probe that is under way has come back.
+
+    What it says lets everything go, or tells everybody for how much longer not: until then nobody need ask.
+    """
+    rows = connection.execute(_PROBED).all()
+    known = accounts.read_accounts(connection, {name for row in rows for name in row.accounts}) if rows else {}
+    return [
+        row.name for row in rows if all(isinstance(admits(known[name].circuit, now), datetime) for name in row.accounts)
+    ]
+
+
+_PROBED = text("""
+SELECT name, accounts FROM lane
+WHERE EXISTS (SELECT FROM account a WHERE a.circuit = 'half_open' AND a.name = ANY(lane.accounts))
+""")
+
+
 class _Queue:
     """Those who wait, as a second GCRA behind that of the rate: it counts who was given a turn, taken or not."""
 

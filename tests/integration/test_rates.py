@@ -382,6 +382,42 @@ def test_a_few_hand_overs_that_get_nowhere_open_the_circuit_and_a_probe_closes_i
     assert account(shop, "smtp")["circuit"] == "closed"
 
 
+def test_while_a_probe_is_under_way_nothing_that_waits_for_it_is_looked_at(shop: AtWork, tmp_path: Path) -> None:
+    with shop.database.begin() as connection:
+        accounts.set_accounts(connection, {"email": ["smtp"], "sms": ["sandbox"]})
+    run_id = shop.plan(shop.start("hello"))
+    shop.do("INSERT INTO account (name, circuit, open_until) VALUES ('smtp', 'open', now())")
+    released: list[list[int]] = []
+
+    def look() -> None:
+        shop.do("UPDATE message SET due_at = first_due_at WHERE status = 'pending' AND batch_id IS NULL")
+        released.append(shop.release())
+
+    first, second = dealt_out_to_two(shop)
+    provider = Warns(tmp_path, "smtp", lambda: (send_batch(shop.hands, second), look()), None)
+    shop.hands = replace(shop.hands, providers={"email": provider})
+    send_batch(shop.hands, first)
+
+    assert provider.sizes == [1, PEOPLE // 2 - 1]
+    assert shop.became(run_id) == {"sent": PEOPLE // 2, "RATE": PEOPLE // 2}
+    assert released[0] == []
+    look()
+    assert len(released[-1]) == 1  # it was well: nothing waits any more
+
+
+def dealt_out_to_two(shop: AtWork) -> tuple[int, int]:
+    """Release what is due; return its batch, and another that has every second message of it."""
+    [batch_id] = shop.release()
+    with shop.database.begin() as connection:
+        other = connection.scalar(text("INSERT INTO batch (run_id, lane) SELECT run_id, lane FROM batch RETURNING id"))
+        connection.execute(
+            text("""UPDATE message SET batch_id = :other
+                    WHERE id IN (SELECT id FROM (SELECT id, row_number() OVER () AS n FROM message) m WHERE n % 2 = 0)"""),
+            {"other": other},
+        )
+    return batch_id, int(other)
+
+
 def test_a_provider_that_has_enough_is_written_to_half_as_fast(shop: AtWork, tmp_path: Path) -> None:
     set_rates(shop.database, accounts={"sendgrid": {"per_second": 1000, "reserve": "0%"}})
     shop.plan(shop.start("hello"))
@@ -433,14 +469,15 @@ def test_whose_contact_changed_under_way_is_not_of_the_days_warm_up(shop: AtWork
 
 
 class Warns(Says):
-    """A provider that lets something happen once it has what it was given."""
+    """A provider that lets something happen when it is first given something."""
 
-    def __init__(self, home: Path, name: str, happens: Callable[[], None], answer: Receipt) -> None:
+    def __init__(self, home: Path, name: str, happens: Callable[[], object], answer: Receipt | None) -> None:
         super().__init__(home, name, answer)
         self._happens = happens
 
     def hand_over(self, slice_: Any, moment: Moment, deadline: float) -> list[Receipt]:
-        self._happens()
+        if not self.sizes:
+            self._happens()
         return super().hand_over(slice_, moment, deadline)
 
 
