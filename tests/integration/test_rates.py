@@ -10,12 +10,13 @@ from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from at_work import AtWork, noon_ahead
 from ledger_rows import wait_until
 from lost_commits import lossy_network
+from mail_server import mail_server
 from people import add_person
 from small_workspace import FILES
 from sqlalchemy import Engine, text
@@ -25,6 +26,8 @@ from dispatcher.gates import Reason
 from dispatcher.keys import KeyRing
 from dispatcher.providers.protocol import Accepted, Allowance, Moment, NotSent, Receipt, Rejected, RetryAfter, Unknown
 from dispatcher.providers.sandbox import Sandbox
+from dispatcher.providers.smtp import Smtp
+from dispatcher.providers.smtp.connection import server_at
 from dispatcher.rates import accounts, line, overview, taking
 from dispatcher.rates.circuit import FIRST_WAIT
 from dispatcher.rates.rules import Rates, WarmUp
@@ -435,6 +438,35 @@ def test_the_words_of_a_provider_about_its_limit_slow_us_down_before_it_says_no(
 
     assert by_provider(shop) == {("sent", "sendgrid"): PEOPLE}
     assert 55 < account(shop, "sendgrid")["in_force"] < 300  # 50 requests of 12 mails in 10 s
+
+
+def everybody_has_it(shop: AtWork, run_id: UUID) -> bool:
+    shop.send()
+    return set(shop.became(run_id)) == {"sent"}
+
+
+def test_over_smtp_a_domain_never_passes_its_rate_and_holds_up_no_other(shop: AtWork, tmp_path: Path) -> None:
+    per_second, burst, slow = 4, 2, 8
+    rate = f'\n[rates.domains]\n"slow.example" = {{per_second = {per_second}, burst = {burst}}}\n'
+    shop.apply({"dispatcher.toml": FILES["dispatcher.toml"] + rate})
+    with shop.database.begin() as connection:
+        for number in range(slow):
+            add_person(connection, shop.key_ring, f"s{number}", email=f"s{number}@slow.example")
+    run_id = shop.plan(shop.start("hello"))
+    with mail_server(tmp_path) as server:
+        shop.hands = replace(shop.hands, providers={"email": Smtp(server_at(f"smtp://127.0.0.1:{server.port}"))})
+        [batch_id] = shop.release()
+        send_batch(shop.hands, batch_id)
+        went_at_once = Counter(mail["to"].partition("@")[2] for mail in server.taken())
+        wait_until(lambda: everybody_has_it(shop, run_id))
+        taken = [mail["to"] for mail in server.taken()]
+        shop.hands.providers["email"].close()
+
+    assert went_at_once == {"people.example": PEOPLE, "slow.example": burst}
+    assert len(taken) == len(set(taken)) == PEOPLE + slow
+    left = sorted(row.authorised_at for name, row in shop.rows(run_id).items() if name.startswith("s"))
+    for (i, earlier), (j, later) in itertools.combinations(enumerate(left), 2):
+        assert j - i + 1 <= per_second * (later - earlier).total_seconds() + burst
 
 
 def test_what_was_not_sent_is_not_of_the_days_warm_up(shop: AtWork, tmp_path: Path) -> None:
