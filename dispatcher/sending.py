@@ -207,7 +207,8 @@ class _Batch:
                 hearing.heed(connection, lane, taken.provider, heard, now, probe=taken.probe, reached=reached)
 
             db.once(database, write, hearing=taken.provider)
-        unused = sum(1 for r in receipts if not isinstance(r, (Accepted, Rejected, Unknown)))
+        refused = sum(1 for r in receipts if isinstance(r, Rejected) and r.scope == "account")
+        unused = refused + sum(1 for r in receipts if not isinstance(r, (Accepted, Rejected, Unknown)))
         if taken.warm_up is not None and unused > 0:
             sender, day = taken.warm_up
             db.once(database, lambda c: accounts.count_on(c, sender, day, -unused), counting_back=unused)
