@@ -1,4 +1,4 @@
-"""A connection to PostgreSQL that dies after a COMMIT was sent: the database has it, and nobody is told."""
+"""A connection to PostgreSQL that dies at a COMMIT: the database has it or not, and nobody is told."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class LossyNetwork:
 
     upstream: tuple[str, int] | str
     lose: bytes | None = None
-    lost: int = 0  #: commits whose answer was kept back
+    arrives: bool = True  #: whether that commit gets to the database, and only its answer is lost
+    lost: int = 0  #: commits without an answer
     _closing: threading.Event = field(default_factory=threading.Event)
 
     def serve(self, listener: socket.socket) -> None:
@@ -51,13 +52,16 @@ class LossyNetwork:
                     client.sendall(some)
                     continue
                 said += some
-                server.sendall(some)
-                if some.endswith(_COMMIT):
-                    if self.lose is not None and self.lose in said:
-                        self.lose = None
+                is_commit = some.endswith(_COMMIT)
+                if is_commit and self.lose is not None and self.lose in said:
+                    self.lose = None
+                    self.lost += 1
+                    if self.arrives:
+                        server.sendall(some)
                         server.recv(1 << 16)  # it was committed
-                        self.lost += 1
-                        return
+                    return
+                server.sendall(some)
+                if is_commit:
                     said = b""
 
 

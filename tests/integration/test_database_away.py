@@ -5,21 +5,24 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
+from datetime import date
 from pathlib import Path
 
 import pytest
+from lost_commits import lossy_network
 from people import add_person
 from small_workspace import write_workspace
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
-from dispatcher import release, rescue, runs
+from dispatcher import db, release, rescue, runs
 from dispatcher.apply import apply
 from dispatcher.db import engine_for
 from dispatcher.keys import KeyRing
 from dispatcher.plan import plan_page
 from dispatcher.providers.protocol import Envelope, Moment, Receipt
 from dispatcher.providers.sandbox import Sandbox
+from dispatcher.rates import accounts
 from dispatcher.registration import Registration, register
 from dispatcher.rendering import Sender
 from dispatcher.sending import Hands, send_batch
@@ -96,6 +99,20 @@ def test_receipts_are_kept_until_the_database_is_back(
     assert statuses(database) == {"sent": PEOPLE}
     with database.connect() as connection:
         assert connection.scalar(text("SELECT state FROM batch WHERE id = :id"), {"id": batch}) == "done"
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_what_must_be_written_once_is_whether_or_not_the_lost_commit_arrived(database: Engine, arrives: bool) -> None:
+    day = date(2026, 1, 1)
+    with database.begin() as connection:
+        accounts.authorised_on(connection, "hello@shop.example", day, lock=True)
+    with lossy_network(database) as (network, engine):
+        network.lose, network.arrives = b"warm_up_day", arrives
+        db.once(engine, lambda connection: accounts.count_on(connection, "hello@shop.example", day, 3))
+
+    assert network.lost == 1
+    with database.connect() as connection:
+        assert accounts.authorised_on(connection, "hello@shop.example", day) == 3
 
 
 def test_what_could_never_be_settled_is_in_doubt_once_its_worker_is_dead(

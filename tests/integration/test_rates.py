@@ -29,7 +29,7 @@ from dispatcher.providers.sandbox import Sandbox
 from dispatcher.providers.smtp import Smtp
 from dispatcher.providers.smtp.connection import server_at
 from dispatcher.rates import accounts, line, overview, taking
-from dispatcher.rates.circuit import FIRST_WAIT
+from dispatcher.rates.circuit import FIRST_WAIT, PROBE_WITHIN
 from dispatcher.rates.rules import Rates, WarmUp
 from dispatcher.rates.taking import Offer, Speed, Taken, Wanted
 from dispatcher.sending import send_batch
@@ -242,6 +242,25 @@ def test_a_failover_carries_the_slice_and_the_first_choice_gets_it_back(database
     probe = take(database, "email.marketing", wanted(100), offers=offers)
     assert (probe.provider, len(probe.going), probe.probe) == ("sendgrid", 1, True)
     assert take(database, "email.marketing", wanted(100), offers=offers).provider == "smtp"  # while it is under way
+
+
+def test_a_lane_waits_for_a_probe_only_while_nobody_else_carries_it(database: Engine) -> None:
+    with database.begin() as connection:
+        accounts.set_accounts(connection, {"email": ["sendgrid", "smtp"], "sms": ["twilio"]})
+    open_circuit(database, "sendgrid")
+    offers = [Offer("sendgrid", 250), SMTP]
+    assert held(database) == []  # somebody must probe
+    assert take(database, "email.marketing", wanted(1), offers=offers).probe
+    assert held(database) == []  # the second carries it
+
+    open_circuit(database, "smtp", for_seconds=60)
+    assert held(database) == ["email.marketing", "email.transactional"]
+    assert held(database, later=PROBE_WITHIN) == []  # it will never come back
+
+
+def held(database: Engine, later: timedelta = timedelta(0)) -> list[str]:
+    with database.begin() as connection:
+        return sorted(line.held_by_a_probe(connection, clock.read_now(connection) + later))
 
 
 # --- warm-up
