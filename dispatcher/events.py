@@ -81,6 +81,7 @@ class Recorded:
     items: int  # of the new ones
     contacts_created: int
     steps: tuple[Step, ...] = ()  # what the new ones did to the flows of triggers
+    new_keys: frozenset[Key] = field(default=frozenset(), compare=False)  # which ones those are
 
 
 _KNOWN = text("SELECT count(*) FROM contact_alias WHERE external_id = ANY(:external_ids)")
@@ -178,7 +179,8 @@ def _record(
     refused += [Refusal(event, OTHER_BODY.format(key=event.source_key), True) for event in other]
     met = {(m.trigger.id, m.event.key): m for m in meetings if m.event.key in ids and m.event is first[m.event.key][0]}
     steps = follow(connection, key_ring, list(met.values()), ids, contacts, locked, starting)
-    return Recorded(len(new), len(bodies) - len(new) - len(other), tuple(refused), items, 0, tuple(steps))
+    same = len(bodies) - len(new) - len(other)
+    return Recorded(len(new), same, tuple(refused), items, 0, tuple(steps), frozenset(ids))
 
 
 def body_hash(event: Event) -> bytes:

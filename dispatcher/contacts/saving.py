@@ -8,7 +8,7 @@ there, its aliases fill what is blank: so two customers who share a mailbox neve
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -74,6 +74,7 @@ class Saved:
     email_address_id: int | None = None  #: of the address given, whether or not it became the contact's
     sms_address_id: int | None = None
     other_email: bool = False  #: an alias came with an address that is not its contact's; it was left where it is
+    lost: int | None = None  #: another contact, which turned out to be this one
 
 
 def save_contact(connection: Connection, key_ring: KeyRing, given: Particulars) -> Saved:
@@ -92,6 +93,14 @@ def save_contacts(connection: Connection, key_ring: KeyRing, given: Sequence[Par
     page = _Page(connection, key_ring, given)
     saved = [page.save(one) for one in given]
     page.write()
+    survivors = {one.lost: one.contact_id for one in saved if one.lost is not None}
+    return [_moved(one, survivors) for one in saved]
+
+
+def _moved(saved: Saved, survivors: Mapping[int, int | None]) -> Saved:
+    """Return it as of whoever its contact is by the end of the page."""
+    while saved.contact_id is not None and saved.contact_id in survivors:
+        saved = replace(saved, contact_id=survivors[saved.contact_id])
     return saved
 
 
@@ -136,6 +145,7 @@ class _Page:
         if phone_id in self._erased:
             one, phone_id = replace(one, phone=None), None
         contact, outcome = self._whose(one, known, holder)
+        merged = outcome is Outcome.MERGED
         primary = _is_own_name(contact, one.external_id) and not one.only_fills
         changes = self._move(contact, "email", one.email, email_id, overwrite=primary)
         changes |= self._move(contact, "phone", one.phone, phone_id, overwrite=primary)
@@ -146,7 +156,9 @@ class _Page:
             contact.changes |= changes
             self._unwritten[contact.id] = contact
             outcome = Outcome.CHANGED if outcome is Outcome.UNCHANGED else outcome
-        return Saved(outcome, contact.id, email_id, phone_id, email_id not in (None, contact.email_address_id))
+        other_email = email_id not in (None, contact.email_address_id)
+        lost = next((c.id for c in (known, holder) if merged and c is not None and c.id != contact.id), None)
+        return Saved(outcome, contact.id, email_id, phone_id, other_email, lost)
 
     def _whose(self, one: Particulars, known: Contact | None, holder: Contact | None) -> tuple[Contact, Outcome]:
         """Return the contact that is meant, making, joining or merging as needed."""

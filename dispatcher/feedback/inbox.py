@@ -29,10 +29,9 @@ Source = Literal["sendgrid", "twilio.status", "twilio.inbound", "shopify", "wooc
 FEEDBACK = ("sendgrid", "twilio.status")
 
 STOREFRONTS = ("shopify", "woocommerce")
-#: One round takes so many rows, as long as they are small.
+#: One round takes so many rows, as long as they are small.  What storefronts tell may come by the ten thousand; what
+#: providers tell does not wait behind it.
 _ROUND = 200
-#: What storefronts tell takes longer, and may come by the ten thousand; what providers tell does not wait behind it.
-_ROUND_OF_STOREFRONTS = 25
 _ROUND_BYTES = 2_000_000
 _LONGEST_WAIT = timedelta(hours=1)
 #: Whoever it is about cannot be found in it, so it cannot stay.
@@ -56,22 +55,27 @@ class Mail:
 
 
 def store(connection: Connection, key_ring: KeyRing, source: Source, body: bytes, *, query: str = "",
-          content_type: str = "", headers: Mapping[str, str] | None = None) -> int:  # fmt: skip
-    """Keep a request whose signature was right; return its number.  Once this is committed, it may be answered."""
+          content_type: str = "", headers: Mapping[str, str] | None = None,
+          later: bool = False) -> int:  # fmt: skip
+    """Keep a request whose signature was right; return its number.  Once this is committed, it may be answered.
+
+    `later`: it is sorted when nothing else of its kind waits.
+    """
     data_key, wrapped = key_ring.new_data_key()
     said = {"body": body.decode("latin-1"), "query": query, "content_type": content_type}
     sealed = data_key.seal(said | {"headers": dict(headers)} if headers else said)
     number: int = connection.execute(
-        text("""INSERT INTO feedback_inbox (source, data_key, sealed, received_at)
-                VALUES (:source, :data_key, :sealed, :now) RETURNING id"""),
-        {"source": source, "data_key": wrapped, "sealed": sealed, "now": clock.read_now(connection)},
+        text("""INSERT INTO feedback_inbox (source, data_key, sealed, received_at, later)
+                VALUES (:source, :data_key, :sealed, :now, :later) RETURNING id"""),
+        {"source": source, "data_key": wrapped, "sealed": sealed, "now": clock.read_now(connection), "later": later},
     ).scalar_one()
     db.notify(connection, "feedback")
     return number
 
 
-#: What takes a request that is no feedback: a text somebody sent to us, news of the shop (`mailroom.take`).
-Take = Callable[[Engine, KeyRing, Mail], object]
+#: What takes requests that are no feedback: texts somebody sent to us, news of the shop (`mailroom.take`).  Returns for
+#: each its flaw, why nobody can make sense of it, or None.  If it raises, it is given fewer, down to each by itself.
+Take = Callable[[Engine, KeyRing, Sequence[Mail]], Sequence[str | None]]
 
 
 def sort_all(database: Engine, key_ring: KeyRing, take: Take, *, rounds: int = 1_000) -> Tally:
@@ -85,26 +89,26 @@ def sort_all(database: Engine, key_ring: KeyRing, take: Take, *, rounds: int = 1
     return total
 
 
-def hear_now(database: Engine, key_ring: KeyRing, take: Take, number: int) -> None:
+def hear_now(database: Engine, key_ring: KeyRing, hear: Callable[[Engine, KeyRing, Mail], object], number: int) -> None:
     """Take one text out of the inbox and do what it asks; whoever sorts it at the same time does no more than that."""
     with database.connect() as connection:
         row = connection.execute(
             text("SELECT * FROM feedback_inbox WHERE id = :number"), {"number": number}
         ).one_or_none()
     if row is not None:
-        take(database, key_ring, _open(key_ring, row))
+        hear(database, key_ring, _open(key_ring, row))
         with database.begin() as connection:
             connection.execute(text("DELETE FROM feedback_inbox WHERE id = :number"), {"number": number})
 
 
 _TAKE = text("""
 WITH waiting AS MATERIALIZED (
-    SELECT id, length(sealed) AS size FROM feedback_inbox
+    SELECT id, later, length(sealed) AS size FROM feedback_inbox
     WHERE source = ANY(:storefronts) = :wanted AND flaw IS NULL
-        AND (retry_at IS NULL OR retry_at <= clock_timestamp()) ORDER BY id LIMIT :round)
+        AND (retry_at IS NULL OR retry_at <= clock_timestamp()) ORDER BY later, id LIMIT :round)
 SELECT i.* FROM feedback_inbox i JOIN (
-    SELECT id, sum(size) OVER (ORDER BY id) - size AS before FROM waiting) w USING (id)
-WHERE w.before < :bytes ORDER BY i.id FOR UPDATE OF i SKIP LOCKED
+    SELECT id, sum(size) OVER (ORDER BY later, id) - size AS before FROM waiting) w USING (id)
+WHERE w.before < :bytes ORDER BY i.later, i.id FOR UPDATE OF i SKIP LOCKED
 """)
 _KEEP = text("""
 UPDATE feedback_inbox i SET flaw = x.flaw
@@ -123,8 +127,7 @@ def _sort_some(database: Engine, key_ring: KeyRing, take: Take, total: Tally, *,
     They stay locked, so that nobody else sorts them, and are gone with our commit; if we die, they are sorted again.
     """
     with database.begin() as connection:
-        most = _ROUND_OF_STOREFRONTS if storefronts else _ROUND
-        wanted = {"storefronts": list(STOREFRONTS), "wanted": storefronts, "round": most, "bytes": _ROUND_BYTES}
+        wanted = {"storefronts": list(STOREFRONTS), "wanted": storefronts, "round": _ROUND, "bytes": _ROUND_BYTES}
         rows = connection.execute(_TAKE, wanted).all()
         if not rows:
             return 0
@@ -143,29 +146,34 @@ def _hand_on(
     database: Engine, key_ring: KeyRing, rows: Sequence[Row[Any]], take: Take, flaws: dict[int, str]
 ) -> list[int]:
     """Give each to whose business it is; return those that were taken; `flaws`: why others never will be."""
-    done = []
-    for row in rows:
-        try:
-            take(database, key_ring, _open(key_ring, row))
-            done.append(row.id)
-        except NotUnderstood as flaw:
-            flaws[row.id] = str(flaw)
-            log.warning("inbox.not_understood", number=row.id, source=row.source, reason=str(flaw))
-        except Exception as error:
-            _log_failure(row, error)
-    return done
+
+    def hand_on(some: Sequence[Row[Any]]) -> None:
+        for row, flaw in zip(some, take(database, key_ring, [_open(key_ring, row) for row in some]), strict=True):
+            if flaw is not None:
+                flaws[row.id] = flaw
+                log.warning("inbox.not_understood", number=row.id, source=row.source, reason=flaw)
+
+    return [number for number in _together(rows, hand_on) if number not in flaws]
 
 
 def _sort(database: Engine, key_ring: KeyRing, rows: Sequence[Row[Any]], total: Tally) -> list[int]:
-    """Sort the rows together, and one by one if that fails; return those that were."""
+    """Sort the rows; return those that were."""
+    return _together(rows, lambda some: _sort_together(database, key_ring, some, total))
+
+
+def _together(rows: Sequence[Row[Any]], work: Callable[[Sequence[Row[Any]]], None]) -> list[int]:
+    """Do the work on the rows together, in halves if that fails, and so on; return those on which it was done."""
+    if not rows:
+        return []
     try:
-        _sort_together(database, key_ring, rows, total)
+        work(rows)
         return [row.id for row in rows]
     except Exception as error:
         if len(rows) == 1:
             _log_failure(rows[0], error)
             return []
-    return [number for row in rows for number in _sort(database, key_ring, [row], total)]
+    half = len(rows) // 2
+    return _together(rows[:half], work) + _together(rows[half:], work)
 
 
 def _log_failure(row: Row[Any], error: Exception) -> None:
@@ -271,4 +279,8 @@ def _none_kept(number: int) -> NotFound:
 
 def topic_of(mail: Mail) -> str:
     """Return what the sender says a request is about."""
-    return mail.headers.get("x-shopify-topic") or mail.headers.get("x-wc-webhook-topic") or ""
+    return topic_in(mail.headers)
+
+
+def topic_in(headers: Mapping[str, str]) -> str:
+    return headers.get("x-shopify-topic") or headers.get("x-wc-webhook-topic") or ""

@@ -4,6 +4,6 @@
 somebody's behalf.  What the shop itself decided is elsewhere: `dispatcher.shop`.
 """
 
-from dispatcher.storefronts.taking import take
+from dispatcher.storefronts.taking import is_urgent, take
 
-__all__ = ["take"]
+__all__ = ["is_urgent", "take"]

@@ -325,3 +325,5 @@ _TOPICS: dict[str, Callable[[Fields, Reading], Told]] = {
     "shop_redact": _shop_redact,
 }
 TOPICS = frozenset(_TOPICS)
+#: Customers may be changed by the ten thousand, and nobody waits for that.
+URGENT = TOPICS - {"customers_create", "customers_update", "customers_delete"}

@@ -1,8 +1,8 @@
-"""What a storefront told us, written down: who, what they allow, what happened, what is asked for.
+"""What storefronts told us, written down by the page: who, what they allow, what happened, what is asked for.
 
 Every step may be done twice, and in any order: a contact is known by its id and address, a consent by its own time, an
 event by its key, a request by its number; and what a record says of a person overwrites nothing newer.  So deliveries
-need no memory of their own ids (which are not signed, either).
+need no memory of their own ids (which are not signed, either), and a page ends as its requests would one by one.
 """
 
 from __future__ import annotations
@@ -10,31 +10,47 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import chain, groupby
+from typing import NamedTuple, TypeVar
 
-import structlog
 from psycopg.errors import DeadlockDetected, UniqueViolation
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from dispatcher import consent
 from dispatcher.clock import read_now
-from dispatcher.contacts import Saved, save_contact
+from dispatcher.contacts import Particulars, Saved, save_contacts
 from dispatcher.contacts.saving import Outcome as SavedAs
 from dispatcher.definitions import Shop, Storefront
+from dispatcher.errors import DispatcherError
 from dispatcher.events import Event, record_events
 from dispatcher.feedback.inbox import Mail, NotUnderstood, topic_of
 from dispatcher.keys import KeyRing
 from dispatcher.locks import lock_identity
 from dispatcher.shop import load_shop
-from dispatcher.storefronts import reading, requests, shopify, woocommerce
+from dispatcher.storefronts import carts, customers, reading, requests, shopify, woocommerce
 from dispatcher.storefronts.counting import count
-from dispatcher.storefronts.reading import Reading, Told
+from dispatcher.storefronts.reading import Fields, Reading, Told
 
-log = structlog.get_logger()
+Result = TypeVar("Result")
 
 _TRIES = 5
 #: What another writer of the same people can cause; COPY speaks in the driver's own words.
 _OTHER_WRITER = (IntegrityError, OperationalError, UniqueViolation, DeadlockDetected)
+
+
+class _Language(NamedTuple):
+    """How the bodies of a storefront are read, of which topics, and which of them somebody waits for."""
+
+    read: Callable[[str, Fields, Reading], Told | None]
+    topics: frozenset[str]
+    urgent: frozenset[str]
+
+
+_LANGUAGES = {
+    "shopify": _Language(shopify.read, shopify.TOPICS, shopify.URGENT),
+    "woocommerce": _Language(woocommerce.read, woocommerce.TOPICS, woocommerce.URGENT),
+}
 
 
 class Outcome(StrEnum):
@@ -48,38 +64,67 @@ class Outcome(StrEnum):
     NOT_UNDERSTOOD = "not understood"  #: kept in the inbox
 
 
-def take(database: Engine, key_ring: KeyRing, mail: Mail) -> Outcome:
-    """Write down what a storefront told; return what became of it.  NotUnderstood if no sense can be made of it."""
-    try:
-        outcome = _take(database, key_ring, mail)
-    except NotUnderstood:
-        _count(database, mail, Outcome.NOT_UNDERSTOOD)
-        raise
-    _count(database, mail, outcome)
-    return outcome
+class NotTogether(DispatcherError):  # noqa: N818 - named for what it says
+    """Together these would not end as they do one after the other."""
 
 
-def _count(database: Engine, mail: Mail, outcome: Outcome) -> None:
-    with database.begin() as connection:
-        count(connection, mail.source, topic_of(mail), outcome)
+@dataclass(slots=True, eq=False)
+class _Telling:
+    """One request, what it says, and what becomes of it."""
+
+    mail: Mail
+    told: Told
+    outcome: Outcome | None = None  #: None: not taken yet
+    flaw: str | None = None  #: why no sense can be made of it
+
+    @property
+    def person(self) -> Particulars:
+        assert self.told.particulars is not None, "what is about nobody is not taken"
+        return self.told.particulars
+
+    @property
+    def customer(self) -> customers.Customer:
+        return self.mail.source, self.told.customer_id or ""
 
 
-def _take(database: Engine, key_ring: KeyRing, mail: Mail) -> Outcome:
+def take(database: Engine, key_ring: KeyRing, mails: Sequence[Mail]) -> list[str | None]:
+    """Write down what storefronts told; return for each why no sense can be made of it, or None.
+
+    In a few transactions for all of them; if it raises, they may be given again, together or not.
+    """
+    if not mails:
+        return []
     with database.connect() as connection:
         shop = load_shop(connection)
-    told = read(mail, key_ring, shop)
+    tellings = [_read(mail, key_ring, shop) for mail in mails]
+    taking = _Taking(database, key_ring, {name: _topics(shop, storefront_of(shop, name)) for name in _LANGUAGES})
+    untaken = [telling for telling in tellings if telling.outcome is None]
+    for alone, some in groupby(untaken, lambda telling: _goes_alone(telling.told)):
+        if alone:
+            for telling in some:
+                taking.take_alone(telling)
+        else:
+            taking.take_together(list(some))
+    with database.begin() as connection:
+        count(connection, [(one.mail.source, topic_of(one.mail), str(one.outcome)) for one in tellings])
+    return [telling.flaw for telling in tellings]
+
+
+def _read(mail: Mail, key_ring: KeyRing, shop: Shop) -> _Telling:
+    try:
+        told = read(mail, key_ring, shop)
+    except NotUnderstood as flaw:
+        return _Telling(mail, Told(), Outcome.NOT_UNDERSTOOD, str(flaw))
     if told is None:
-        return Outcome.UNHEEDED
-    taking = _Taking(database, key_ring, mail.source, told, _topics(shop, storefront_of(shop, mail.source)))
-    return taking.take()
+        return _Telling(mail, Told(), Outcome.UNHEEDED)
+    somebody = told.particulars or told.request or told.order
+    return _Telling(mail, told, None if somebody else Outcome.NOBODY)
 
 
 def read(mail: Mail, key_ring: KeyRing, shop: Shop) -> Told | None:
     """Return what a request says; None if its topic is nothing to us; NotUnderstood if it makes no sense."""
-    topic, translate, topics = topic_of(mail), woocommerce.read, woocommerce.TOPICS
-    if mail.source == "shopify":
-        translate, topics = shopify.read, shopify.TOPICS
-    if topic.strip().lower().replace("/", "_") not in topics:
+    topic, language = topic_of(mail), _LANGUAGES[mail.source]
+    if _plain(topic) not in language.topics:
         return None
     how = Reading(
         "shopify" if mail.source == "shopify" else "woocommerce",
@@ -87,7 +132,16 @@ def read(mail: Mail, key_ring: KeyRing, shop: Shop) -> Told | None:
         storefront_of(shop, mail.source).interests,
         lambda channel, normal: guest_id(key_ring, channel, normal),
     )
-    return translate(topic, reading.load(mail.body), how)
+    return language.read(topic, reading.load(mail.body), how)
+
+
+def is_urgent(source: str, topic: str) -> bool:
+    """Whether somebody waits for what a request tells: for a confirmation, or not to be reminded or written to."""
+    return _plain(topic) in _LANGUAGES[source].urgent
+
+
+def _plain(topic: str) -> str:
+    return topic.strip().lower().replace("/", "_")
 
 
 def storefront_of(shop: Shop, source: str) -> Storefront:
@@ -110,36 +164,49 @@ def _topics(shop: Shop, storefront: Storefront) -> dict[str, list[str]]:
     }  # fmt: skip
 
 
+def _goes_alone(told: Told) -> bool:
+    """Whether it looks at what is known, or erases it; all others only add to it."""
+    return told.request is not None or told.order is not None or told.only_if_known
+
+
 @dataclass(frozen=True, slots=True)
 class _Taking:
-    """One body on its way in: first the person, then what they did, each in a transaction of its own.
+    """Requests on their way in: first the people, then what they did, each in a transaction of its own.
 
-    The locks of a person come before those of whoever else an event may concern.
+    The locks of the people come before those of whoever else an event may concern.
     """
 
     database: Engine
     key_ring: KeyRing
-    source: str
-    told: Told
-    topics: dict[str, list[str]]
+    topics: dict[str, dict[str, list[str]]]  #: source -> channel -> topics
 
-    def take(self) -> Outcome:
-        told = self.told
-        if told.order is not None:
-            return self._again_if_other_writer(self._record_of_order)
-        if told.request is not None:
-            if told.request.kind == "erasure":
-                self._again_if_other_writer(self._make_known)
-            return self._again_if_other_writer(self._ask)
-        if told.particulars is None:
-            return Outcome.NOBODY
-        outcome = self._again_if_other_writer(self._save)
-        if outcome in (Outcome.ERASED, Outcome.NOBODY) or not told.events:
-            return outcome
-        recorded = self._again_if_other_writer(lambda connection: self._record(connection, told.events))
-        return outcome if recorded is Outcome.AGAIN else recorded
+    def take_together(self, page: Sequence[_Telling]) -> None:
+        """Take in what at most 500 requests say of people, in their order, and then what those did."""
+        try:
+            saved = self._again_if_other_writer(lambda connection: self._save(connection, page))
+        except NotTogether:
+            half = len(page) // 2
+            self.take_together(page[:half])
+            self.take_together(page[half:])
+            return
+        happened = [
+            (telling, one.contact_id, telling.told.events)
+            for telling, one in zip(page, saved, strict=True)
+            if one.contact_id is not None and telling.told.events
+        ]
+        if happened:
+            self._again_if_other_writer(lambda connection: self._record(connection, happened))
 
-    def _again_if_other_writer(self, step: Callable[[Connection], Outcome]) -> Outcome:
+    def take_alone(self, telling: _Telling) -> None:
+        told = telling.told
+        if told.request is not None and told.request.kind == "erasure":
+            self._again_if_other_writer(
+                lambda connection: requests.make_known(connection, self.key_ring, told.particulars)
+            )
+        step = self._ask if told.request is not None else self._record_of_known
+        self._again_if_other_writer(lambda connection: step(connection, telling))
+
+    def _again_if_other_writer(self, step: Callable[[Connection], Result]) -> Result:
         for tries_left in reversed(range(_TRIES)):
             try:
                 with self.database.begin() as connection:
@@ -149,112 +216,97 @@ class _Taking:
                     raise
         raise AssertionError("unreachable")
 
-    def _save(self, connection: Connection) -> Outcome:
-        """Write the person down, and what is said of their consent."""
-        told, particulars = self.told, self.told.particulars
-        assert particulars is not None
+    def _save(self, connection: Connection, page: Sequence[_Telling]) -> list[Saved]:
+        """Write the people down, and what is said of their consent; return who they are.  Raises NotTogether."""
         lock_identity(connection)
-        if told.only_if_known:
-            return Outcome.AGAIN if _is_known(connection, particulars.external_id) else Outcome.NOBODY
-        newest = self._is_newest(connection)
-        saved = save_contact(connection, self.key_ring, replace(particulars, only_fills=not newest))
-        if saved.contact_id is None:
-            return Outcome.ERASED
-        outcomes = consent.record(connection, self.key_ring, self._changes(saved), now=read_now(connection))
-        if newest:
-            self._remember(connection)
-        news = any(outcome is not consent.Outcome.KNOWN for outcome in outcomes)
-        return Outcome.TAKEN if news or saved.outcome is not SavedAs.UNCHANGED else Outcome.AGAIN
-
-    def _is_newest(self, connection: Connection) -> bool:
-        """Whether the record is as new as anything that overwrote the contact; nobody else can say so meanwhile."""
-        if self.told.changed_at is None or self.told.customer_id is None:
-            return False
-        known = connection.scalar(
-            text("SELECT changed_at FROM storefront_customer WHERE source = :source AND customer_id = :id"),
-            {"source": self.source, "id": self.told.customer_id},
+        newest = customers.newest_of(connection, [(telling.customer, telling.told.changed_at) for telling in page])
+        given = [replace(telling.person, only_fills=not new) for telling, new in zip(page, newest, strict=True)]
+        saved = save_contacts(connection, self.key_ring, given)
+        _check_that_together_is_as_good(page, saved)
+        customers.remember(
+            connection,
+            [
+                (telling.customer, telling.told.changed_at)
+                for telling, one, new in zip(page, saved, newest, strict=True)
+                if new and one.contact_id is not None
+            ],
         )
-        return known is None or self.told.changed_at >= known
+        changes = [self._changes(telling, one) for telling, one in zip(page, saved, strict=True)]
+        every = list(chain.from_iterable(changes))
+        recorded = iter(consent.record(connection, self.key_ring, every, now=read_now(connection)))
+        for telling, one, claimed in zip(page, saved, changes, strict=True):
+            outcomes = [next(recorded) for _ in claimed]
+            news = one.outcome is not SavedAs.UNCHANGED or any(o is not consent.Outcome.KNOWN for o in outcomes)
+            taken = Outcome.TAKEN if news else Outcome.AGAIN
+            telling.outcome = Outcome.ERASED if one.contact_id is None else taken
+        return saved
 
-    def _remember(self, connection: Connection) -> None:
-        connection.execute(
-            text("""INSERT INTO storefront_customer (source, customer_id, changed_at) VALUES (:source, :id, :at)
-                    ON CONFLICT (source, customer_id) DO UPDATE SET changed_at = excluded.changed_at"""),
-            {"source": self.source, "id": self.told.customer_id, "at": self.told.changed_at},
-        )
-
-    def _changes(self, saved: Saved) -> list[consent.ConsentChange]:
+    def _changes(self, telling: _Telling, saved: Saved) -> list[consent.ConsentChange]:
         """Return the claims as changes; nobody can grant anything for an address that is not known."""
-        assert saved.contact_id is not None
-        changes = []
-        for claim in self.told.claims:
+        changes: list[consent.ConsentChange] = []
+        for claim in telling.told.claims:
             address_id = saved.email_address_id if claim.channel == "email" else saved.sms_address_id
-            if address_id is None and claim.action != "withdrawn":
+            if saved.contact_id is None or (address_id is None and claim.action != "withdrawn"):
                 continue
             changes += [
                 consent.ConsentChange(
                     saved.contact_id, claim.channel, topic, claim.action, "shop", claim.source, claim.occurred_at,
                     address_id, opt_in_level=claim.opt_in_level,
                 )
-                for topic in self.topics[claim.channel]
+                for topic in self.topics[telling.mail.source][claim.channel]
             ]  # fmt: skip
         return changes
 
-    def _record(self, connection: Connection, events: Sequence[Event]) -> Outcome:
-        """Record the events; a cart that is told of as it was after its order is no cart any more."""
-        wanted = [event for event in events if not _was_ordered(connection, event)]
-        recorded = record_events(connection, self.key_ring, wanted)
-        for refusal in recorded.refused:
-            if not refusal.other_body:
-                return Outcome.ERASED
-            if not self.told.first_stays:
-                raise NotUnderstood(refusal.reason)
-        return Outcome.TAKEN if recorded.new else Outcome.AGAIN
-
-    def _record_of_order(self, connection: Connection) -> Outcome:
-        """Record what happened to an order, for whoever placed it."""
-        contact = connection.scalar(
-            text("""SELECT c.external_id FROM event e JOIN contact c ON c.id = e.contact_id
-                    WHERE e.source = :source AND e.source_key = ANY(:keys) LIMIT 1"""),
-            {"source": self.source, "keys": [f"order-{self.told.order}", f"checkout-{self.told.order}"]},
+    def _record(self, connection: Connection, happened: Sequence[tuple[_Telling, int | None, Sequence[Event]]]) -> None:
+        """Record what happened, but for carts that are told of as they were after their order."""
+        events = [(contact_id, event) for _, contact_id, events in happened for event in events if contact_id]
+        over = carts.ordered_before(connection, events)
+        recorded = record_events(
+            connection, self.key_ring, [event for _, _, events in happened for event in events if id(event) not in over]
         )
-        if contact is None:
-            return Outcome.NOBODY
-        return self._record(connection, [replace(event, contact=contact) for event in self.told.events])
+        refused = {id(refusal.event): refusal for refusal in recorded.refused}
+        news = set(recorded.new_keys)
+        for telling, _, events_told in happened:
+            for event in events_told:
+                refusal = refused.get(id(event))
+                if refusal is not None and not refusal.other_body:
+                    telling.outcome = Outcome.ERASED
+                elif refusal is not None and not telling.told.first_stays:
+                    telling.outcome, telling.flaw = Outcome.NOT_UNDERSTOOD, refusal.reason
+                elif event.key in news and id(event) not in over:
+                    news.remove(event.key)
+                    telling.outcome = Outcome.TAKEN
 
-    def _make_known(self, connection: Connection) -> Outcome:
-        requests.make_known(connection, self.key_ring, self.told.particulars)
-        return Outcome.TAKEN
+    def _record_of_known(self, connection: Connection, telling: _Telling) -> None:
+        """Record what happened to a known customer, or to an order for whoever placed it."""
+        told = telling.told
+        known = (
+            carts.buyer_of(connection, telling.mail.source, told.order)
+            if told.particulars is None
+            else customers.known_as(connection, told.particulars.external_id)
+        )
+        if known is None:
+            telling.outcome = Outcome.NOBODY
+            return
+        telling.outcome = Outcome.AGAIN
+        self._record(connection, [(telling, None, [replace(event, contact=known) for event in told.events])])
 
-    def _ask(self, connection: Connection) -> Outcome:
+    def _ask(self, connection: Connection, telling: _Telling) -> None:
         """Keep what is asked for; who is to be erased is erased."""
-        request = self.told.request
+        request = telling.told.request
         assert request is not None
-        fresh = requests.record(connection, self.key_ring, self.source, request, self.told.particulars)
-        return Outcome.TAKEN if fresh else Outcome.AGAIN
+        fresh = requests.record(connection, self.key_ring, telling.mail.source, request, telling.told.particulars)
+        telling.outcome = Outcome.TAKEN if fresh else Outcome.AGAIN
 
 
-def _is_known(connection: Connection, external_id: str) -> bool:
-    return bool(
-        connection.scalar(
-            text("SELECT EXISTS (SELECT FROM contact_alias WHERE external_id = :id)"), {"id": external_id}
-        )
-    )
-
-
-_ORDERED = text("""
-    SELECT EXISTS (
-        SELECT FROM contact_alias a JOIN contact c ON c.id = a.contact_id
-        JOIN event e ON e.contact_id = COALESCE(c.merged_into, c.id)
-        WHERE a.external_id = :contact AND e.name = 'order.placed' AND e.source = :source
-            AND e.properties ->> 'cart_id' = :cart AND e.occurred_at < :at)
-""")
-
-
-def _was_ordered(connection: Connection, event: Event) -> bool:
-    """Whether the order is known that this cart had become before; an order that came later ends the flow by itself."""
-    cart = event.properties.get("cart_id")
-    if event.name != "checkout.started" or cart is None:
-        return False
-    values = {"contact": event.contact, "source": event.source, "cart": cart, "at": event.occurred_at}
-    return bool(connection.scalar(_ORDERED, values))
+def _check_that_together_is_as_good(page: Sequence[_Telling], saved: Sequence[Saved]) -> None:
+    """Raise NotTogether where a later request looks at what an earlier one did beyond what it says itself."""
+    if len(page) == 1:
+        return
+    if any(one.lost is not None for one in saved):  # a merge weighs the consent that both have by then
+        raise NotTogether("two contacts became one")
+    seen: set[customers.Customer] = set()
+    for telling, one in reversed(list(zip(page, saved, strict=True))):
+        if one.contact_id is None and telling.told.changed_at is not None and telling.customer in seen:
+            raise NotTogether("a record was left out that an older one of the same customer comes after")
+        seen.add(telling.customer)

@@ -181,3 +181,5 @@ _TOPICS: dict[str, Callable[[Fields, Reading], Told]] = {
     "customer.deleted": _customer_deleted,
 }
 TOPICS = frozenset(_TOPICS)
+#: Customers may be changed by the ten thousand, and nobody waits for that.
+URGENT = TOPICS - {"customer.created", "customer.updated", "customer.deleted"}

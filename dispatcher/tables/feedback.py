@@ -31,6 +31,7 @@ feedback_inbox = Table(  # what came in as it came in, until it is sorted: the s
     instant("received_at", required=True),
     instant("retry_at"),
     Column("flaw", Text),  # why nobody can make sense of it: kept for the operator to see, and not tried again
+    Column("later", Boolean, nullable=False, server_default=text("false")),  # sorted when nothing else waits
     Index("feedback_inbox_kept_idx", "received_at", postgresql_where=text("flaw IS NOT NULL")),
     one_of("source", ("sendgrid", "twilio.status", "twilio.inbound", "shopify", "woocommerce")),
 )

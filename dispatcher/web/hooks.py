@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from dispatcher import replies
+from dispatcher import replies, storefronts
 from dispatcher.feedback import inbox
 from dispatcher.feedback.signatures import sendgrid_signed, twilio_signed
 from dispatcher.storefronts.signatures import is_ping, signed
@@ -89,7 +89,8 @@ async def _storefront(request: Request, source: inbox.Source, prefix: str, signe
         for name, value in request.headers.items()
         if name.startswith(prefix) and name != signed_by
     }
-    await in_thread(room.pools.hooks, lambda: _store(room, source, request, body, said))
+    later = not storefronts.is_urgent(source, inbox.topic_in(said))
+    await in_thread(room.pools.hooks, lambda: _store(room, source, request, body, said, later=later))
     return Response(status_code=HTTPStatus.OK)
 
 
@@ -118,13 +119,14 @@ def _is_from_twilio(room: Room, request: Request, body: bytes) -> bool:
 
 
 def _store(
-    room: Room, source: inbox.Source, request: Request, body: bytes, headers: Mapping[str, str] | None = None
-) -> int:
+    room: Room, source: inbox.Source, request: Request, body: bytes, headers: Mapping[str, str] | None = None,
+    *, later: bool = False,
+) -> int:  # fmt: skip
     with room.database.begin() as connection:
         return inbox.store(
             connection, room.key_ring, source, body,
             query=request.scope["query_string"].decode("latin-1"),
-            content_type=request.headers.get("content-type", ""), headers=headers,
+            content_type=request.headers.get("content-type", ""), headers=headers, later=later,
         )  # fmt: skip
 
 

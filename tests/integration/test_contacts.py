@@ -56,6 +56,16 @@ def test_what_is_personal_is_only_readable_with_the_key(connection: Connection, 
     assert personal_of(connection, key_ring, saved.contact_id or 0) == Personal()
 
 
+def test_whoever_turns_out_to_be_another_later_in_the_page_is_told_of_as_that_one(
+    connection: Connection, key_ring: KeyRing
+) -> None:
+    first = save_contact(connection, key_ring, Particulars("first"))
+    anna, same = save_contacts(connection, key_ring, [ANNA, Particulars("first", email="anna@shop.example")])
+
+    assert anna.contact_id == same.contact_id == first.contact_id
+    assert (anna.lost, same.lost is not None, same.lost != same.contact_id) == (None, True, True)
+
+
 def test_saving_the_same_again_changes_nothing(connection: Connection, key_ring: KeyRing) -> None:
     first = save_contact(connection, key_ring, ANNA)
     before = row(connection, first.contact_id)

@@ -20,7 +20,7 @@ from feedback_rows import EMAIL, PHONE, add_left, state_of, suppressions
 from sqlalchemy import Engine, text
 from web_server import Answer, Web, serving
 
-from dispatcher import replies
+from dispatcher import mailroom
 from dispatcher.errors import Refused
 from dispatcher.feedback import inbox
 from dispatcher.keys import KeyRing
@@ -62,7 +62,7 @@ def tell_twilio(
 
 
 def sort(database: Engine, key_ring: KeyRing) -> Any:
-    return inbox.sort_all(database, key_ring, replies.take)
+    return inbox.sort_all(database, key_ring, mailroom.take)
 
 
 def count(database: Engine, table: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -572,9 +572,10 @@ def test_what_providers_tell_does_not_wait_behind_what_storefronts_tell(shop: Sh
         inbox.store(connection, shop.key_ring, "sendgrid", b"[]")
     heeded: list[str] = []
 
-    def take(database: Engine, key_ring: KeyRing, mail: inbox.Mail) -> None:
+    def take(database: Engine, key_ring: KeyRing, mails: Sequence[inbox.Mail]) -> list[None]:
         left = shop.rows("SELECT count(*) FROM feedback_inbox WHERE source = 'sendgrid'")
-        heeded.append("before" if left == [0] else "behind")
+        heeded.extend("before" if left == [0] else "behind" for _ in mails)
+        return [None] * len(mails)
 
     inbox.sort_all(shop.database, shop.key_ring, take)
     assert heeded == ["before"] * 60
