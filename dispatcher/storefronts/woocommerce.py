@@ -1,8 +1,10 @@
 """A WooCommerce webhook: topic and body -> what it says, in our words.
 
 Sources: WooCommerce's REST reference v3, whose objects are the bodies; class-wc-webhook.php (of what was deleted a body
-holds only the `id`; drafts of a checkout are not told).  WooCommerce knows no consent: whatever a plugin writes into
-`meta_data` is nothing we could show as evidence, so a grant is never made of it.
+holds only the `id`; drafts of a checkout are told as updated, woocommerce#66995); the controllers of the REST API v1
+(without `*_gmt`: when something was made or changed is UTC all the same, only when it was paid is local time; the meta
+of a line is `meta`).  WooCommerce knows no consent: whatever a plugin writes into `meta_data` is nothing we could show
+as evidence, so a grant is never made of it.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from decimal import Decimal
 from typing import Any
 
 from dispatcher.contacts import Particulars
+from dispatcher.feedback.inbox import NotUnderstood
 from dispatcher.storefronts import reading
 from dispatcher.storefronts.reading import Fields, Reading, Told
 
@@ -20,6 +23,8 @@ from dispatcher.storefronts.reading import Fields, Reading, Told
 _UNPAID = ("pending",)
 #: Neither a cart nor an order.
 _NOTHING_YET = ("failed", "checkout-draft", "auto-draft", "draft", "new", "trash")
+#: What WordPress writes over the address of whoever it has erased (wp_privacy_anonymize_data).
+_ERASED_THERE = "deleted@site.invalid"
 
 
 def read(topic: str, body: Fields, how: Reading) -> Told | None:
@@ -30,16 +35,19 @@ def read(topic: str, body: Fields, how: Reading) -> Told | None:
 
 def _order(order: Fields, how: Reading) -> Told:
     """An order that was made or changed: whichever comes first says that it was placed, and that stays."""
+    if isinstance(order.get("order"), dict):
+        raise NotUnderstood("a body of the legacy API; set the API version of this webhook to WP REST API v3")
     reading.need(order, "status", "billing", "line_items")
     number = reading.needed_number(order, "id")
     status = (reading.words(order.get("status"), 100) or "").removeprefix("wc-")
     customer_id = reading.number(order, "customer_id")  # 0: a guest
     who = reading.named(how, customer_id, _particulars(order))
-    if who is None:
+    happened = _events(order, number, status, how)
+    if who is None or not happened:  # a draft is what somebody types, and has sent to nobody
         return Told()
     events = [
         how.event(raw | {"contact": who.external_id, "properties": _of_order(number) | raw["properties"]})
-        for raw in _events(order, number, status, how)
+        for raw in happened
     ]
     return Told(customer_id, who, None, (), tuple(events), first_stays=True)
 
@@ -72,8 +80,8 @@ def _events(order: Fields, number: str, status: str, how: Reading) -> list[dict[
         "value": whole["value"],
         "properties": {},
     }
-    paid = reading.instant(order.get("date_paid_gmt") or order.get("date_paid"), how.received_at) is not None
-    return [placed, cancelled] if paid else [cancelled]
+    was_paid = reading.words(order.get("date_paid_gmt")) or reading.words(order.get("date_paid"))
+    return [placed, cancelled] if was_paid else [cancelled]
 
 
 def _of_order(number: str) -> dict[str, Any]:
@@ -88,7 +96,8 @@ def _item(line: Fields, how: Reading) -> dict[str, Any]:
     price = reading.amount(line.get("price"))
     if price is None:
         price = reading.amount(total / quantity) if quantity else total
-    said = {str(each.get("key")): each.get("value") for each in reading.lines(line, "meta_data")}
+    meta = reading.lines(line, "meta_data") or reading.lines(line, "meta")
+    said = {str(each.get("key")): each.get("value") for each in meta}
     name = reading.words(line.get("name"))
     return {
         "interest": reading.interests_of(line, how.interests, said),
@@ -108,6 +117,8 @@ def _item(line: Fields, how: Reading) -> dict[str, Any]:
 def _particulars(record: Fields) -> Particulars:
     """Return what an order or a customer says of a person: the address of the bill is theirs."""
     home = reading.part(record, "billing")
+    if reading.email(home.get("email")) == _ERASED_THERE:
+        return Particulars("")
     where = reading.country(home.get("country"))
     emails = (record.get("email"), home.get("email"))
     return Particulars(
@@ -125,15 +136,16 @@ def _particulars(record: Fields) -> Particulars:
 def _customer(customer: Fields, how: Reading) -> Told:
     reading.need(customer, "email", "billing")
     customer_id = reading.needed_number(customer, "id")
-    changed = customer.get("date_modified_gmt") or customer.get("date_created_gmt")
+    gmt = "_gmt" if "date_created_gmt" in customer else ""
+    changed = customer.get(f"date_modified{gmt}") or customer.get(f"date_created{gmt}")
     who = reading.named(how, customer_id, _particulars(customer))
     return Told(customer_id, who, reading.instant(changed, how.received_at))
 
 
 def _customer_created(customer: Fields, how: Reading) -> Told:
     told = _customer(customer, how)
-    created = customer.get("date_created_gmt")
-    event = _happened(how, str(told.customer_id), "created", how.at(created))
+    created = how.at(customer.get("date_created_gmt"), customer.get("date_created"))
+    event = _happened(how, str(told.customer_id), "created", created)
     return Told(told.customer_id, told.particulars, told.changed_at, events=(event,), first_stays=True)
 
 
