@@ -68,6 +68,7 @@ class Told:
     first_stays: bool = False  #: an event with another body than was recorded is an edit, not a contradiction
     only_if_known: bool = False  #: nobody is made known by this
     order: str | None = None  #: of an event without a contact: the number of the order it is about
+    absorbed: str | None = None  #: external id of another customer, who is this one now
 
 
 @dataclass(frozen=True, slots=True)

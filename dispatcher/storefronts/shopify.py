@@ -211,6 +211,16 @@ def _customer_created(customer: Fields, how: Reading) -> Told:
     return Told(told.customer_id, told.particulars, told.changed_at, told.claims, (event,), first_stays=True)
 
 
+def _customers_merged(body: Fields, how: Reading) -> Told:
+    names = "admin_graphql_api_customer_kept_id", "admin_graphql_api_customer_deleted_id"
+    reading.need(body, *names, "status")
+    kept, gone = (reading.needed_number(body, name) for name in names)
+    if (reading.words(body.get("status"), 50) or "").casefold() != "completed":
+        return Told()
+    who = reading.named(how, kept, Particulars(""))
+    return Told(kept, who, absorbed=f"{how.source}-{gone}")
+
+
 def _customer_deleted(customer: Fields, how: Reading) -> Told:
     """No erasure: Shopify asks for that with customers/redact."""
     customer_id = reading.needed_number(customer, "id", "admin_graphql_api_id")
@@ -318,6 +328,7 @@ _TOPICS: dict[str, Callable[[Fields, Reading], Told]] = {
     "customers_create": _customer_created,
     "customers_update": _customer,
     "customers_delete": _customer_deleted,
+    "customers_merge": _customers_merged,
     "customers_email_marketing_consent_update": _email_consent,
     "customers_marketing_consent_update": _sms_consent,
     "customers_data_request": _data_request,

@@ -28,7 +28,7 @@ from dispatcher.feedback.inbox import Mail, NotUnderstood, topic_of
 from dispatcher.keys import KeyRing
 from dispatcher.locks import lock_identity
 from dispatcher.shop import load_shop
-from dispatcher.storefronts import carts, customers, reading, requests, shopify, woocommerce
+from dispatcher.storefronts import carts, customers, merging, reading, requests, shopify, woocommerce
 from dispatcher.storefronts.counting import count
 from dispatcher.storefronts.reading import Fields, Reading, Told
 
@@ -165,8 +165,9 @@ def _topics(shop: Shop, storefront: Storefront) -> dict[str, list[str]]:
 
 
 def _goes_alone(told: Told) -> bool:
-    """Whether it looks at what is known, or erases it; all others only add to it."""
-    return told.request is not None or told.order is not None or told.only_if_known
+    """Whether it looks at what is known, erases it or makes one of two; all others only add to it."""
+    looks = told.order is not None or told.only_if_known
+    return looks or told.request is not None or told.absorbed is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +205,7 @@ class _Taking:
                 lambda connection: requests.make_known(connection, self.key_ring, told.particulars)
             )
         step = self._ask if told.request is not None else self._record_of_known
+        step = self._merge if told.absorbed is not None else step
         self._again_if_other_writer(lambda connection: step(connection, telling))
 
     def _again_if_other_writer(self, step: Callable[[Connection], Result]) -> Result:
@@ -290,6 +292,13 @@ class _Taking:
             return
         telling.outcome = Outcome.AGAIN
         self._record(connection, [(telling, None, [replace(event, contact=known) for event in told.events])])
+
+    def _merge(self, connection: Connection, telling: _Telling) -> None:
+        """Make one contact of the customer that was kept and the one that went up in it."""
+        kept, gone = telling.person.external_id, telling.told.absorbed
+        assert gone is not None
+        were_two = merging.merge(connection, self.key_ring, kept, gone, by=telling.mail.source)
+        telling.outcome = {None: Outcome.ERASED, True: Outcome.TAKEN, False: Outcome.AGAIN}[were_two]
 
     def _ask(self, connection: Connection, telling: _Telling) -> None:
         """Keep what is asked for; who is to be erased is erased."""

@@ -31,7 +31,7 @@ from web_server import Answer, Web, serving
 
 from dispatcher import consent, figures, mailroom, rights
 from dispatcher.clock import read_now
-from dispatcher.contacts import find_contact, personal_of
+from dispatcher.contacts import Particulars, find_contact, personal_of, save_contact
 from dispatcher.events import Event, record_events
 from dispatcher.feedback import inbox
 from dispatcher.keys import KeyRing
@@ -486,6 +486,71 @@ def test_a_customer_that_shopify_deletes_is_no_erasure(shop: Shop) -> None:
     assert shop.personal("shopify-77").email == "ana@people.example"
     assert shop.events("customer.deleted") == {"customer-77-deleted": 1}
     assert shop.rows("SELECT count(*) FROM contact") == [1]
+
+
+def merged(kept: int, gone: int) -> dict[str, Any]:
+    ids = {"kept": kept, "deleted": gone}
+    return {f"admin_graphql_api_customer_{which}_id": f"gid://shopify/Customer/{n}" for which, n in ids.items()} | {
+        "admin_graphql_api_job_id": None, "status": "completed", "errors": []}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kept", "gone"), [(1, 2), (2, 1)])
+def test_customers_that_shopify_made_one_are_one_contact_by_the_name_of_the_kept(
+    shop: Shop, kept: int, gone: int
+) -> None:
+    for number in (1, 2):
+        email = f"c{number}@people.example"
+        shop.told("customers/update", shopify_customer(number, email=email, first_name=f"C{number}", phone=None))
+        shop.told(MAIL_CONSENT, email_consent(number, "subscribed", ago(shop, days=5), email=email))
+        shop.told("orders/create", shopify_order(number, customer={"id": number, "email": email}))
+    shop.told("customers/merge", merged(kept, gone))
+    shop.told("customers/merge", merged(kept, gone))
+
+    one = shop.find(f"shopify-{kept}")
+    assert shop.find(f"shopify-{gone}") == one
+    assert shop.rows("SELECT external_id FROM contact WHERE merged_into IS NULL") == [f"shopify-{kept}"]
+    person = shop.personal(f"shopify-{gone}")
+    assert (person.email, person.first_name) == (f"c{kept}@people.example", f"C{kept}")
+    assert shop.consents(f"shopify-{kept}")[("email", "offers")] == "granted"
+    assert shop.rows("SELECT DISTINCT contact_id FROM event") == [one]
+    assert shop.counts()[("customers/merge", "taken")] == shop.counts()[("customers/merge", "again")] == 1
+    # What is told of either from now on finds the one, and the kept one's record overwrites.
+    shop.told("customers/update", shopify_customer(gone, email="late@people.example", updated_at=ago(shop, hours=2)))
+    shop.told("customers/update", shopify_customer(kept, email="new@people.example", updated_at=ago(shop, hours=1)))
+    assert shop.personal(f"shopify-{gone}").email == "new@people.example"
+    shop.told("customers/redact", {"customer": {"id": kept}, "orders_to_redact": []})
+    rights.finish_erasures(shop.database, shop.key_ring)
+    assert shop.rows("SELECT count(*) FROM contact WHERE sealed IS NOT NULL") == [0]
+
+
+def test_a_merge_that_comes_before_either_customer_holds_and_one_with_somebody_erased_does_not(shop: Shop) -> None:
+    shop.told("customers/merge", merged(1, 2))
+    shop.told("customers/update", shopify_customer(2, email="two@people.example", first_name="Two"))
+    shop.told("customers/update", shopify_customer(1, email="one@people.example", first_name="One"))
+    assert shop.find("shopify-1") == shop.find("shopify-2")
+    assert (shop.personal("shopify-2").email, shop.personal("shopify-2").first_name) == ("one@people.example", "One")
+
+    shop.told("customers/update", shopify_customer(3, email="three@people.example"))
+    shop.told("customers/redact", {"customer": {"id": 4}, "orders_to_redact": []})
+    rights.finish_erasures(shop.database, shop.key_ring)
+    shop.told("customers/merge", merged(4, 3))
+    assert shop.counts()[("customers/merge", "erased")] == 1
+    assert shop.find("shopify-3") != shop.find("shopify-4")
+
+
+def test_of_two_that_become_one_a_withdrawal_holds_and_an_own_id_stays_first(shop: Shop) -> None:
+    with shop.database.begin() as connection:
+        own = Particulars("own-9", email="ana@people.example", first_name="Anna")
+        save_contact(connection, shop.key_ring, own)
+    shop.told("customers/update", shopify_customer(1, email="ana@people.example"))
+    shop.told("customers/update", shopify_customer(2, email="other@people.example", first_name="Other"))
+    shop.told(MAIL_CONSENT, email_consent(1, "subscribed", ago(shop, days=1)))
+    shop.told(MAIL_CONSENT, email_consent(2, "unsubscribed", ago(shop, days=5), email="other@people.example"))
+    shop.told("customers/merge", merged(2, 1))
+
+    assert shop.rows("SELECT external_id FROM contact WHERE merged_into IS NULL") == ["own-9"]
+    assert (shop.personal("shopify-2").email, shop.personal("shopify-2").first_name) == ("ana@people.example", "Anna")
+    assert shop.consents("own-9")[("email", "offers")] == "withdrawn"
 
 
 REDACT = {"shop_id": 1, "shop_domain": "s.myshopify.com", "orders_to_redact": [1001],

@@ -56,8 +56,8 @@ def told(topic: str, body: Any, **more: Any) -> Told:
 
 HEEDED = {
     "orders/create", "orders/cancelled", "checkouts/create", "checkouts/update", "customers/create", "customers/update",
-    "customers/delete", "customers_email_marketing_consent/update", "customers_marketing_consent/update",
-    "customers/data_request", "customers/redact", "shop/redact",
+    "customers/delete", "customers/merge", "customers_email_marketing_consent/update",
+    "customers_marketing_consent/update", "customers/data_request", "customers/redact", "shop/redact",
 }  # fmt: skip
 
 #: What the samples of Shopify's reference are about: contact, e-mail, events (name, source key, value), request.
@@ -75,6 +75,7 @@ REFERENCE: dict[str, tuple[str | None, str | None, list[tuple[str, str, str]], s
     "customers/update": ("shopify-706405506930370000", "bob@biller.com", [], None),
     "customers/delete": ("shopify-706405506930370000", None,
                          [("customer.deleted", "customer-706405506930370000-deleted", "0")], None),
+    "customers/merge": (None, None, [], None),  # the sample is of one that failed
     "customers_email_marketing_consent/update": ("shopify-706405506930370000", "bob@biller.com", [], None),
     "customers_marketing_consent/update": ("shopify-706405506930370000", None, [], None),
     "customers/data_request": ("shopify-191167", "john@example.com", [], "export"),
@@ -337,6 +338,25 @@ def test_what_an_order_of_woocommerce_is_by_its_status(status: str, paid: bool, 
     assert {event.properties["cart_id"] for event in events} <= {"500"}
 
 
+MERGE = {
+    "admin_graphql_api_customer_kept_id": "gid://shopify/Customer/1",
+    "admin_graphql_api_job_id": None,
+    "admin_graphql_api_customer_deleted_id": "gid://shopify/Customer/2",
+    "status": "completed",
+    "errors": [],
+}
+
+
+@pytest.mark.parametrize(("status", "absorbed"), [("COMPLETED", "shopify-2"), ("failed", None), ("in_progress", None)])
+def test_customers_are_one_once_their_merge_is_done(status: str, absorbed: str | None) -> None:
+    found = told("customers/merge", MERGE | {"status": status})
+
+    assert (found.absorbed, found.particulars and found.particulars.external_id) == (
+        absorbed, "shopify-1" if absorbed else None)  # fmt: skip
+    with pytest.raises(NotUnderstood, match="lacks status"):
+        told("customers/merge", {name: value for name, value in MERGE.items() if name != "status"})
+
+
 def of_v1(body: dict[str, Any]) -> dict[str, Any]:
     """Return a body as the first version of WooCommerce's API writes it."""
     line = {"name": "Tea", "quantity": 1, "price": "9.50", "total": "9.50", "product_id": 3,
@@ -464,6 +484,7 @@ WHOLE: list[tuple[str, Any]] = [
     ("checkouts/update", shopify_checkout()),
     ("customers/create", shopify_customer(email_marketing_consent={"state": "subscribed", "consent_updated_at": None})),
     ("customers/delete", {"id": 7}),
+    ("customers/merge", MERGE),
     ("customers_email_marketing_consent/update", email_consent(7, "subscribed", "2026-11-02T10:00:00Z")),
     ("customers_marketing_consent/update", sms_consent(7, "subscribed", "2026-11-02T10:00:00Z")),
     ("customers/redact", {"customer": {"id": 7, "email": "a@b.example"}, "orders_to_redact": [1]}),
