@@ -309,11 +309,17 @@ class _Taking:
 
 
 def _check_that_together_is_as_good(page: Sequence[_Telling], saved: Sequence[Saved]) -> None:
-    """Raise NotTogether where a later request looks at what an earlier one did beyond what it says itself."""
+    """Raise NotTogether where a request looks at what an earlier one did beyond what it says itself."""
     if len(page) == 1:
         return
     if any(one.lost is not None for one in saved):  # a merge weighs the consent that both have by then
         raise NotTogether("two contacts became one")
+    claimed = {one.contact_id for telling, one in zip(page, saved, strict=True) if telling.told.claims}
+    for column in ("email_address_id", "sms_address_id"):  # what is allowed is allowed at the address one has by then
+        named = {(one.contact_id, getattr(one, column)) for one in saved if one.contact_id in claimed}
+        named = {(contact_id, address_id) for contact_id, address_id in named if address_id is not None}
+        if len(named) > len({contact_id for contact_id, _ in named}):
+            raise NotTogether("somebody who allowed or withdrew something has two addresses")
     seen: set[customers.Customer] = set()
     for telling, one in reversed(list(zip(page, saved, strict=True))):
         if one.contact_id is None and telling.told.changed_at is not None and telling.customer in seen:

@@ -217,6 +217,8 @@ STORIES = {
         (World.customer, 2, "ana", 25), (World.consents, 2, "ana", "subscribed", 4)],
     "consent for an address that is left": [
         (World.consents, 1, "ana", "subscribed", 3), (World.customer, 1, "eva", 20), (World.customer, 1, "ana", 30)],
+    "one who is erased allowed something at an address that was left": [
+        (World.consents, 1, "ana", "subscribed", 3), (World.customer, 1, "eva", 20), (World.redact, 1, "ana")],
     "a guest becomes a customer": [
         (World.cart, 1, "ana", 11), (World.woo, 3, "ana", "processing", 2), (World.order, 1, "ana", 12)],
     "a cart told of after its order": [

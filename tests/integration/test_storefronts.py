@@ -467,6 +467,18 @@ def test_an_order_closes_its_cart_whichever_arrives_first(shop: Shop, order_firs
     assert all("Cart" not in mail["subject"] for mail in shop.flows.mails())
 
 
+def test_an_order_that_names_no_cart_closes_that_of_whoever_placed_it(shop: Shop) -> None:
+    """Shopify gives `checkout_token: null` with orders made by hand or over the API."""
+    subscribe(shop)
+    shop.told("checkouts/create", checkout_of(shop, 50))
+    placed = {"created_at": ago(shop, minutes=40), "processed_at": ago(shop, minutes=40)}
+    shop.told("orders/create", shopify_order(checkout_token=None, **placed))
+    shop.flows.wait(timedelta(hours=2))
+    shop.flows.send()
+
+    assert [row.because for row in shop.flows.messages() if row.name == "abandoned-cart"] == ["FLOW_EXIT"]
+
+
 def test_an_unpaid_order_of_woocommerce_is_a_cart_until_it_is_paid(shop: Shop) -> None:
     shop.told("order.created", woocommerce_order(status="pending", date_created_gmt=ago(shop, minutes=30)))
     [row] = [row for row in shop.flows.messages() if row.name == "abandoned-cart"]

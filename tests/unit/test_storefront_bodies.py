@@ -314,6 +314,16 @@ def test_the_time_of_the_record_is_never_that_of_the_consent() -> None:
     assert claim.occurred_at is None  # so its arrival counts
 
 
+def test_consent_without_a_time_or_of_nobody_is_read_as_what_it_says() -> None:
+    said = {"state": "subscribed", "opt_in_level": "unknown"}  # as imported customers have it
+
+    [claim] = told("customers/update", shopify_customer(email_marketing_consent=said)).claims
+    assert (claim.action, claim.occurred_at, claim.opt_in_level) == ("granted", None, None)
+    ticked = {"accepts_marketing": True, "accepts_marketing_updated_at": "2021-12-31T19:00:00-05:00"}
+    nobody = shopify_customer(email=None, email_marketing_consent=None, sms_marketing_consent=None, **ticked)
+    assert told("customers/create", nobody).claims == ()
+
+
 def test_consent_before_2023_needs_its_time() -> None:
     ticked = shopify_customer(accepts_marketing=True, accepts_marketing_updated_at="2021-01-01T00:00:00Z")
 
