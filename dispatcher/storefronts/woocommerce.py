@@ -54,7 +54,7 @@ def _order(order: Fields, how: Reading) -> Told:
 
 def _events(order: Fields, number: str, status: str, how: Reading) -> list[dict[str, Any]]:
     whole = {
-        "occurred_at": how.at(order.get("date_created_gmt"), order.get("date_created")),
+        "occurred_at": how.at(_time(order, "date_created")),
         "value": reading.amount(order.get("total")),
         "properties": reading.plain(
             {
@@ -76,7 +76,7 @@ def _events(order: Fields, number: str, status: str, how: Reading) -> list[dict[
     cancelled = {
         "source_key": f"order-{number}-cancelled",
         "name": "order.cancelled",
-        "occurred_at": how.at(order.get("date_modified_gmt"), order.get("date_modified")),
+        "occurred_at": how.at(_time(order, "date_modified")),
         "value": whole["value"],
         "properties": {},
     }
@@ -114,6 +114,11 @@ def _item(line: Fields, how: Reading) -> dict[str, Any]:
     }
 
 
+def _time(record: Fields, name: str) -> Any:
+    """Return what a record says in UTC; v1 of the API says it under the name that is local time in the later ones."""
+    return record.get(f"{name}_gmt", record.get(name) if "date_created_gmt" not in record else None)
+
+
 def _particulars(record: Fields) -> Particulars:
     """Return what an order or a customer says of a person: the address of the bill is theirs."""
     home = reading.part(record, "billing")
@@ -136,16 +141,14 @@ def _particulars(record: Fields) -> Particulars:
 def _customer(customer: Fields, how: Reading) -> Told:
     reading.need(customer, "email", "billing")
     customer_id = reading.needed_number(customer, "id")
-    gmt = "_gmt" if "date_created_gmt" in customer else ""
-    changed = customer.get(f"date_modified{gmt}") or customer.get(f"date_created{gmt}")
+    changed = _time(customer, "date_modified") or _time(customer, "date_created")
     who = reading.named(how, customer_id, _particulars(customer))
     return Told(customer_id, who, reading.instant(changed, how.received_at))
 
 
 def _customer_created(customer: Fields, how: Reading) -> Told:
     told = _customer(customer, how)
-    created = how.at(customer.get("date_created_gmt"), customer.get("date_created"))
-    event = _happened(how, str(told.customer_id), "created", created)
+    event = _happened(how, str(told.customer_id), "created", how.at(_time(customer, "date_created")))
     return Told(told.customer_id, told.particulars, told.changed_at, events=(event,), first_stays=True)
 
 

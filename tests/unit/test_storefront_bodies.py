@@ -396,6 +396,10 @@ def test_local_times_of_woocommerce_count_for_nothing_where_it_gives_utc() -> No
     assert told("order.created", woocommerce_order(**local)).events[0].occurred_at == datetime(
         2026, 11, 20, 15, tzinfo=UTC
     )
+    undated = woocommerce_order(**local | {"date_created_gmt": None})
+    assert (
+        told("order.created", undated).events[0].occurred_at == NOW
+    )  # its arrival: the shop's zone is not ours to know
     assert told("customer.updated", woocommerce_customer(**local)).changed_at == datetime(2026, 11, 1, 10, tzinfo=UTC)
 
 
