@@ -17,6 +17,7 @@ from dispatcher.clicks.check import check_links, personal_in_links
 from dispatcher.contact_windows.changes import objections_to
 from dispatcher.content import meta_of, read_template_folder
 from dispatcher.content.check import check_template
+from dispatcher.content.folder import SHARED
 from dispatcher.definitions import DEFAULT_CONFIRMATION, NAME, Campaign, Shop, TemplateMeta, Trigger
 from dispatcher.destinations import allowed_hosts
 from dispatcher.errors import InvalidDefinition, NotFound
@@ -79,7 +80,7 @@ def read_workspace(folder: Path) -> Workspace:
     _check_links(reading, shop, templates, [*campaigns.values(), *triggers.values()])
     if reading.findings or shop is None:
         raise InvalidDefinition(sorted(dict.fromkeys(reading.findings), key=_by_place))
-    return Workspace(shop, segments, campaigns, triggers, templates, ignored, tuple(reading.warnings))
+    return Workspace(shop, segments, campaigns, triggers, templates, ignored, tuple(dict.fromkeys(reading.warnings)))
 
 
 def check_templates(folder: Path, name: str | None = None) -> tuple[list[str], list[str]]:
@@ -95,9 +96,12 @@ def check_templates(folder: Path, name: str | None = None) -> tuple[list[str], l
             f"there is no template {name}{did_you_mean(name, names)}; there are {', '.join(names) or 'none'}"
         )
     place = f"/{name}/" if name else ""
-    errors = [line for line in reading.findings if place in line or line.startswith(f"{WORKSPACE_FILE}:")]
-    warnings = [line for line in reading.warnings if place in line]
-    return sorted(errors, key=_by_place), sorted(warnings, key=_by_place)
+    of_all = (f"{WORKSPACE_FILE}:", *(f"templates/email/{file}:" for file in SHARED))
+    errors, warnings = (
+        sorted((line for line in dict.fromkeys(found) if place in line or line.startswith(of_all)), key=_by_place)
+        for found in (reading.findings, reading.warnings)
+    )
+    return errors, warnings
 
 
 def _begin(folder: Path) -> _Reading:
@@ -231,6 +235,8 @@ def _read_templates(reading: _Reading, shop: Shop | None) -> Templates:
             reading.note(f"templates/{path.name}", 1, "", reason)
             continue
         for folder in _entries(path):
+            if path.name == "email" and folder.name in SHARED and folder.is_file():
+                continue  # read with each template that uses it
             _read_template(reading, shop, path.name, folder, found)
     return found
 

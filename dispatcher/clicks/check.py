@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from dispatcher.content import Finding
 from dispatcher.content.context import KNOWN, PERSONAL_FIELDS
+from dispatcher.content.folder import shown_path
 from dispatcher.content.links import FILLED_IN, WrittenLink, links_in
 from dispatcher.destinations import AllowedHosts, destination_of
 
@@ -23,7 +24,7 @@ def personal_in_links(place: str, files: Mapping[str, str]) -> Iterator[Finding]
     for link in links_in(files):
         if found := _PERSONAL.search(link.source):
             message = f"carries {found[0]} to every server and log on its way; use a number of the shop's own instead"
-            yield Finding(f"{place}/{link.file}", link.line, message, "warning")
+            yield Finding(shown_path(place, link.file), link.line, message, "warning")
 
 
 def check_links(place: str, files: Mapping[str, str], hosts: AllowedHosts, because: str) -> Iterator[Finding]:
@@ -37,7 +38,7 @@ def check_links(place: str, files: Mapping[str, str], hosts: AllowedHosts, becau
 
 
 def _check(place: str, link: WrittenLink, hosts: AllowedHosts, because: str) -> Iterator[Finding]:
-    file, written = f"{place}/{link.file}", link.url.partition(FILLED_IN)[0]
+    file, written = shown_path(place, link.file), link.url.partition(FILLED_IN)[0]
     if not link.is_constant and not _HOST_IS_WRITTEN_OUT.match(written):
         message = "where this link leads shows only when it is sent: its clicks are counted if the host is allowed then"
         yield Finding(file, link.line, message, "warning")

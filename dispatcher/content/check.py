@@ -9,11 +9,19 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dispatcher.content.context import KNOWN, OWN_DATA
-from dispatcher.content.folder import META, meta_of, split_name
+from dispatcher.content.folder import LAYOUT, META, SHARED_WORDS, WORDS, meta_of, shown_path, split_name
 from dispatcher.content.plaintext import parse_html
 from dispatcher.content.samples import UNSUBSCRIBE_URL, sample_contexts
 from dispatcher.content.sandbox import Compiled, RenderFailed, TemplateInvalid
 from dispatcher.content.sms import sms_segments
+from dispatcher.content.sources import (
+    Source,
+    default_language,
+    has_place_for_body,
+    sources_of,
+    used_words,
+    words_of,
+)
 from dispatcher.content.template import Content, Template, Variant
 from dispatcher.definitions import TemplateMeta, Topic
 from dispatcher.errors import InvalidDefinition
@@ -24,6 +32,7 @@ MOST_SMS_PARTS = 10
 
 _ROOM_LEFT = 0.9
 _MISSING = "is missing"
+_SMS_FILES = "an SMS has only body.txt and its variants"
 _ONE_LINE = "has a second line; a {} is one line"
 _PLAIN_LINK = re.compile(r"""href\s*=\s*["']?http://""", re.IGNORECASE)
 _UNQUOTED = re.compile(r"""<[a-z](?:[^<>"']|"[^"]*"|'[^']*')*?=\{\{""", re.IGNORECASE)
@@ -45,12 +54,16 @@ class Finding:
 
 def check_template(channel: str, name: str, files: Mapping[str, str], topics: Mapping[str, Topic]) -> list[Finding]:
     """Return every finding, by file and line; none at all means the template can be sent in each of its languages."""
-    found = {*_check_files(channel, files), *_check_sources(files)}
-    meta, compiled = _read_meta(files, found), _compile(files, found)
+    sources = sources_of(files)
+    found = {*_check_files(channel, files, sources), *_check_shared(files, sources)}
+    meta, words = _read_meta(files, found), words_of(files).names | words_of(files, SHARED_WORDS).names
+    in_words = set(_check_words(files))  # said where they are written, not again wherever they are put in
+    compiled = [] if in_words else _compile(sources, found)
+    found |= in_words or set(_check_sources(files, sources))
     if meta:
         found.update(_check_topic(channel, meta, files[META], topics))
     for source in compiled:
-        found.update(_check_names(source))
+        found.update(_check_names(source, words))
         if meta and meta.class_ != "transactional" and "confirm_url" in source.variables:
             found.add(Finding(source.file, 1, "confirm_url is only in opt-in confirmations, which are transactional"))
         if meta and (meta.class_, name) != ("security", OWN_DATA) and "own_data_url" in source.variables:
@@ -59,10 +72,10 @@ def check_template(channel: str, name: str, files: Mapping[str, str], topics: Ma
         found.update(_check_needed(channel, compiled, "confirm_url", "link to confirm"))
     if name == OWN_DATA:
         found.update(_check_needed(channel, compiled, "own_data_url", "link to their data", always=True))
-    if meta and len(compiled) == len(files) - 1 and not _cannot_be_made(channel, found):
+    if meta and len(compiled) == len(sources) and not _cannot_be_made(channel, found):
         found.update(_check_contents(Template(channel, name, files), found))
     place = f"templates/{channel}/{name}"
-    placed = {Finding(f"{place}/{each.file}", each.line, each.message, each.level) for each in found}
+    placed = {Finding(shown_path(place, each.file), each.line, each.message, each.level) for each in found}
     return sorted(placed, key=lambda each: (each.file, each.line, each.message))
 
 
@@ -77,12 +90,10 @@ def _cannot_be_made(channel: str, found: set[Finding]) -> bool:
 # --- each file by itself
 
 
-def _check_files(channel: str, files: Mapping[str, str]) -> Iterator[Finding]:
+def _check_files(channel: str, files: Mapping[str, str], sources: Mapping[str, Source]) -> Iterator[Finding]:
     """Which files there are and are not."""
     parts: dict[str, set[str | None]] = {"subject": set(), "preheader": set(), "html": set(), "txt": set()}
-    for file in files:
-        if file == META:
-            continue
+    for file in sources:
         try:
             part, locale, kind = split_name(file)
         except ValueError as error:
@@ -90,8 +101,10 @@ def _check_files(channel: str, files: Mapping[str, str]) -> Iterator[Finding]:
             continue
         parts[kind if part == "body" else part].add(locale)
         if channel == "sms" and (part, kind) != ("body", "txt"):
-            yield Finding(file, 1, "an SMS has only body.txt and its variants")
+            yield Finding(file, 1, _SMS_FILES)
     if channel == "sms":
+        if WORDS in files:
+            yield Finding(WORDS, 1, _SMS_FILES)
         if None not in parts["txt"]:
             yield Finding("body.txt", 1, _MISSING)
         return
@@ -104,13 +117,48 @@ def _check_files(channel: str, files: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding(f"body.{locale}.txt", 1, f"is never used: there is no body.{locale}.html")
     for part in ("subject", "preheader"):
         for locale in parts[part]:
-            file = f"{part}.{locale}.txt" if locale else f"{part}.txt"
-            if "\n" in files[file].strip():
-                yield Finding(file, 2, _ONE_LINE.format(part))
+            source = sources[f"{part}.{locale}.txt" if locale else f"{part}.txt"]
+            if "\n" in source.text.strip():
+                yield Finding(source.file, 2, _ONE_LINE.format(part))
         if parts[part]:
             for locale in sorted((parts[body] - parts[part]) - {None}, key=str):
-                message = f"is missing, so body.{locale}.{body} goes out under the {part} of another language"
-                yield Finding(f"{part}.{locale}.txt", 1, message, "warning")
+                yield _other_language(part, f"body.{locale}.{body}", str(locale), files)
+
+
+def _other_language(part: str, body: str, locale: str, files: Mapping[str, str]) -> Finding:
+    if body in files:
+        message = f"is missing, so {body} goes out under the {part} of another language"
+        return Finding(f"{part}.{locale}.txt", 1, message, "warning")
+    return Finding(f"{part}.txt", 1, f"has no word of {WORDS} in it, so it is the same in every language", "warning")
+
+
+def _check_words(files: Mapping[str, str]) -> Iterator[Finding]:
+    """What is wrong with the words by themselves: each is a piece of a template, whole and with names we know."""
+    for file in (WORDS, SHARED_WORDS):
+        words = words_of(files, file)
+        yield from (Finding(file, line, reason) for line, reason in words.objections)
+        for path, line in words.lines.items():
+            word = words.languages[path[0]][path[1]] if len(path) > 1 else words.common[path[0]]
+            try:
+                yield from _check_names(Compiled(file, word, html=True, places=((file, line),)), frozenset())
+            except TemplateInvalid as error:
+                yield Finding(file, line, f"{path[-1]}: {error.reason}")
+
+
+def _check_shared(files: Mapping[str, str], sources: Mapping[str, Source]) -> Iterator[Finding]:
+    """What does not go together: the layout with the body, words with where they stand, languages with languages."""
+    if LAYOUT in files and not has_place_for_body(files[LAYOUT]):
+        yield Finding(LAYOUT, 1, "has no place for the body; write {{ body }} once, on a line of its own")
+    own, shared = words_of(files), words_of(files, SHARED_WORDS)
+    used = used_words(text for file, text in files.items() if file not in (META, WORDS, SHARED_WORDS))
+    for path, line in own.lines.items():
+        if path[-1] not in used:
+            yield Finding(WORDS, line, f"words.{path[-1]} is never used", "warning")
+    locales = {split_name(name)[1] or default_language(files) for name in sources if _is_known(name)}
+    for locale in sorted(locales) if shared.languages else ():
+        language = shared.language_for(locale) or ""
+        if language.split("-")[0] != locale.split("-")[0]:
+            yield Finding(SHARED_WORDS, 1, f"has no {locale}, so its words are in {language} there", "warning")
 
 
 def _read_meta(files: Mapping[str, str], found: set[Finding]) -> TemplateMeta | None:
@@ -124,30 +172,30 @@ def _read_meta(files: Mapping[str, str], found: set[Finding]) -> TemplateMeta | 
         return None
 
 
-def _compile(files: Mapping[str, str], found: set[Finding]) -> list[Compiled]:
+def _compile(sources: Mapping[str, Source], found: set[Finding]) -> list[Compiled]:
     compiled = []
-    for file, source in files.items():
-        if file != META:
-            try:
-                compiled.append(Compiled(file, source, html=file.endswith(".html")))
-            except TemplateInvalid as error:
-                found.add(Finding(file, error.line, error.reason))
+    for name, source in sources.items():
+        try:
+            compiled.append(Compiled(source.file, source.text, html=name.endswith(".html"), places=source.places))
+        except TemplateInvalid as error:
+            found.add(Finding(error.file, error.line, error.reason))
     return compiled
 
 
-def _check_sources(files: Mapping[str, str]) -> Iterator[Finding]:
+def _check_sources(files: Mapping[str, str], sources: Mapping[str, Source]) -> Iterator[Finding]:
     """What can be seen without rendering."""
-    for file, source in files.items():
-        if not file.endswith(".html"):
+    for name, source in sources.items():
+        if not name.endswith(".html"):
             continue
-        for line in _lines_of(_PLAIN_LINK, source):
-            yield Finding(file, line, "an http:// link can be read and changed on its way; write https://", "warning")
-        for line in _lines_of(_UNQUOTED, source):
-            yield Finding(file, line, 'a value stands in an attribute without quotes; write ="{{ ... }}"')
-        _, locale, _ = split_name(file) if _is_known(file) else ("", None, "")
-        found = _LANG.search(source)
+        for place in _places_of(_PLAIN_LINK, source):
+            yield Finding(*place, "an http:// link can be read and changed on its way; write https://", "warning")
+        for place in _places_of(_UNQUOTED, source):
+            yield Finding(*place, 'a value stands in an attribute without quotes; write ="{{ ... }}"')
+        _, locale, _ = split_name(name) if _is_known(name) else ("", None, "")
+        found = _LANG.search(source.text)
         if locale and found and found[1].split("-")[0] != locale.split("-")[0]:
-            yield Finding(file, _line_at(source, found.start()), f'says lang="{found[1]}"; write lang="{locale}"')
+            right = locale if name in files and source.file == source.place(found.start())[0] else "{{ locale }}"
+            yield Finding(*source.place(found.start()), f'says lang="{found[1]}"; write lang="{right}"')
 
 
 def _is_known(file: str) -> bool:
@@ -158,12 +206,8 @@ def _is_known(file: str) -> bool:
     return True
 
 
-def _lines_of(pattern: re.Pattern[str], source: str) -> Iterator[int]:
-    return (_line_at(source, found.end()) for found in pattern.finditer(source))
-
-
-def _line_at(source: str, position: int) -> int:
-    return source.count("\n", 0, position) + 1
+def _places_of(pattern: re.Pattern[str], source: Source) -> Iterator[tuple[str, int]]:
+    return (source.place(found.end()) for found in pattern.finditer(source.text))
 
 
 def _check_topic(channel: str, meta: TemplateMeta, source: str, topics: Mapping[str, Topic]) -> Iterator[Finding]:
@@ -178,18 +222,24 @@ def _check_topic(channel: str, meta: TemplateMeta, source: str, topics: Mapping[
         yield Finding(META, line, f"topic {meta.topic} is not offered on {channel}")
 
 
-def _check_names(source: Compiled) -> Iterator[Finding]:
-    """Names that no message has, also where no sample would come by."""
+def _check_names(source: Compiled, words: frozenset[str]) -> Iterator[Finding]:
+    """Names that no message has, also where no sample would come by; of `words`, those that were not put in."""
     for line, path in source.paths:
         first, *rest = path.split(".")
         if first not in source.variables:  # set in the template itself
             continue
-        if first not in KNOWN:
-            yield Finding(source.file, line, f"{first} is not known{_hint(first, KNOWN)}")
-            continue
-        fields = KNOWN[first]
-        if fields is not None and rest and rest[0] not in fields:
-            yield Finding(source.file, line, f"{first}.{rest[0]} is not known{_hint(rest[0], fields)}")
+        place = source.place(line)
+        if first == "words":
+            if rest and rest[0] in words:
+                yield Finding(*place, f"a word stands by itself: write {{{{ words.{rest[0]} }}}} and no more")
+            else:
+                yield Finding(*place, f"{path} is not known{_hint(rest[0] if rest else '', words or ('no words',))}")
+        elif first not in KNOWN:
+            yield Finding(*place, f"{first} is not known{_hint(first, KNOWN)}")
+        else:
+            fields = KNOWN[first]
+            if fields is not None and rest and rest[0] not in fields:
+                yield Finding(*place, f"{first}.{rest[0]} is not known{_hint(rest[0], fields)}")
 
 
 def _check_needed(

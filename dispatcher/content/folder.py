@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,15 +18,23 @@ from dispatcher.definitions import TemplateMeta
 from dispatcher.errors import InvalidDefinition
 
 META = "meta.yaml"
+WORDS = "words.yaml"
+#: What mails share lies beside their folders; a template that uses it keeps a copy of its own, so runs freeze that too.
+SHARED = ("layout.html", "words.yaml")
+LAYOUT, SHARED_WORDS = (f"../{name}" for name in SHARED)
 MAX_FILE_BYTES = 200_000
 _HASH_FORMAT = 1  #: raised when the same files would render to something else
 
 _NAME = re.compile(r"(?P<part>subject|preheader|body)(?:\.(?P<locale>[^.]+))?\.(?P<kind>txt|html)")
+_DOCUMENT = re.compile(r"<(?:!doctype|html)\b", re.IGNORECASE)
 _PARTS = {("subject", "txt"), ("preheader", "txt"), ("body", "html"), ("body", "txt")}
 
 
 def read_template_folder(path: Path) -> dict[str, str]:
-    """Return file name -> text; InvalidDefinition names every file that has no place in a template."""
+    """Return file name -> text, the layout and words that it shares included, if a body is to be put into a layout.
+
+    InvalidDefinition names every file that has no place in a template.
+    """
     if not path.is_dir():
         raise InvalidDefinition([f"{path}: is not a folder"])
     files: dict[str, str] = {}
@@ -34,18 +43,35 @@ def read_template_folder(path: Path) -> dict[str, str]:
         if file.name.startswith("."):  # what editors and file managers leave behind
             continue
         try:
+            if file.name not in (META, WORDS):
+                split_name(file.name)
             files[file.name] = _read(file, path)
         except ValueError as error:
             findings.append(f"{file}: {error}")
+    if any(name.startswith("body.") and name.endswith(".html") and not is_document(files[name]) for name in files):
+        for name in SHARED:
+            file = path.parent / name
+            try:
+                files |= {f"../{name}": _read(file, path.parent)} if file.exists() else {}
+            except ValueError as error:
+                findings.append(f"{file}: {error}")
     if findings:
         raise InvalidDefinition(findings)
     return files
 
 
+def is_document(html: str) -> bool:
+    """Whether the HTML is a whole document, which is not put into a layout."""
+    return _DOCUMENT.search(html) is not None
+
+
+def shown_path(folder: str, file: str) -> str:
+    """Return where a file of the template in `folder` lies, like templates/email/layout.html."""
+    return posixpath.normpath(f"{folder}/{file}")
+
+
 def _read(file: Path, folder: Path) -> str:
     """Return the text of one file; ValueError says why it cannot be part of a template."""
-    if file.name != META:
-        split_name(file.name)
     real = file.resolve()
     if file.is_symlink() and folder.resolve() not in real.parents:
         raise ValueError("is a link that leads out of the folder")
@@ -67,8 +93,8 @@ def split_name(name: str) -> tuple[str, str | None, str]:
     found = _NAME.fullmatch(name)
     if found is None or (found["part"], found["kind"]) not in _PARTS:
         raise ValueError(
-            "has no place in a template; there are meta.yaml, subject.txt, preheader.txt, body.html, body.txt "
-            "and their variants like body.pt-BR.html"
+            "has no place in a template; there are meta.yaml, words.yaml, subject.txt, preheader.txt, body.html, "
+            "body.txt and their variants like body.pt-BR.html"
         )
     locale = found["locale"]
     if locale is not None and normal_locale(locale) != locale:

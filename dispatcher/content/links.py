@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from jinja2 import TemplateSyntaxError
 
-from dispatcher.content.folder import META
 from dispatcher.content.sandbox import tokens
+from dispatcher.content.sources import sources_of
 
 #: Stands for every character of a Jinja2 piece, so that what is found in the marked source stands there in the source.
 FILLED_IN = "\ue000"
@@ -43,15 +43,16 @@ class WrittenLink:
 
 
 def links_in(files: Mapping[str, str]) -> Iterator[WrittenLink]:
-    """Yield the http(s) links of a template, and those that begin with something filled in, file by file."""
-    for file, source in sorted(files.items()):
-        if file == META:
-            continue
-        marked = _marked(source)
-        found = _hrefs(marked) if file.endswith(".html") else _in_text(marked)
+    """Yield the http(s) links of a template, and those that begin with something filled in, each once."""
+    yielded = set()
+    for name, source in sorted(sources_of(files).items()):
+        marked = _marked(source.text)
+        found = _hrefs(marked) if name.endswith(".html") else _in_text(marked)
         for start, end, url in found:
-            if _PRESSED.match(url) or url.startswith(FILLED_IN):
-                yield WrittenLink(file, source.count("\n", 0, start) + 1, url, source[start:end])
+            link = WrittenLink(*source.place(start), url, source.text[start:end])
+            if (_PRESSED.match(url) or url.startswith(FILLED_IN)) and link not in yielded:
+                yielded.add(link)
+                yield link
 
 
 def _marked(source: str) -> str:

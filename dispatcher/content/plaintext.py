@@ -17,6 +17,7 @@ from jinja2 import TemplateSyntaxError
 from lxml.etree import ParserError  # type: ignore[import-untyped]
 
 from dispatcher.content.sandbox import tokens
+from dispatcher.content.sources import sources_of
 
 _LOOK = ParserConfig(css=CSS_PROFILES["strict"])
 _PLACEMENT = {"table", "thead", "tbody", "tfoot", "tr", "td", "th"}  # tags of a table that only places its content
@@ -29,9 +30,10 @@ _EMPTY_LINES = re.compile(r"\n{3,}")
 def readable_source(files: Mapping[str, str], language: str | None) -> str:
     """Return subject and body of a template in one language as text, its expressions as they are written."""
     bodies = (f"body.{language}.txt", f"body.{language}.html", "body.txt", "body.html")
-    body = next((name for name in bodies if name in files), None)
-    subject = files.get(f"subject.{language}.txt", files.get("subject.txt", "")).strip()
-    source = files[body] if body else ""
+    texts = {name: source.text for name, source in sources_of(files).items()}
+    body = next((name for name in bodies if name in texts), None)
+    subject = texts.get(f"subject.{language}.txt", texts.get("subject.txt", "")).strip()
+    source = texts[body] if body else ""
     return f"{subject}\n\n{text_of_html(source) if body and body.endswith('.html') else source}".strip()
 
 

@@ -7,7 +7,7 @@ counted, each value and the output are measured, and processor time is the backs
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from decimal import Decimal
 from typing import Any
 
@@ -178,27 +178,34 @@ _SANDBOXES = {html: _Sandbox(html=html) for html in (True, False)}
 
 
 class Compiled:
-    """One file of a template, ready to render."""
+    """One part of a template, ready to render."""
 
-    def __init__(self, file: str, source: str, *, html: bool) -> None:
-        """Raises TemplateInvalid with the first line that cannot be used."""
-        self.file, self.source = file, source
+    def __init__(self, file: str, source: str, *, html: bool, places: Sequence[tuple[str, int]] = ()) -> None:
+        """Raises TemplateInvalid with the first line that cannot be used.
+
+        `places`: of each line of the source, the file and line it is written in, where that is not all of `file`.
+        """
+        self.file, self.source, self._places = file, source, places
         sandbox = _SANDBOXES[html]
         if source.count("{{") + source.count("{%") > language.MAX_NODES:  # parsing alone would take seconds
             raise TemplateInvalid(file, 1, language.TOO_LONG)
         try:
             tree = sandbox.parse(source)
             for line, reason in sorted(language.objections(tree)):
-                raise TemplateInvalid(file, line, reason)
+                raise TemplateInvalid(*self.place(line), reason)
             self.paths = language.paths(tree)
             self.variables = frozenset(meta.find_undeclared_variables(tree)) - set(sandbox.globals)
             tree = language.Bounded().visit(tree)
             tree.set_environment(sandbox)
             self._template = Template.from_code(sandbox, sandbox.compile(tree, file, file), dict(sandbox.globals))
         except TemplateSyntaxError as error:
-            raise TemplateInvalid(file, error.lineno, error.message or "cannot be read") from None
+            raise TemplateInvalid(*self.place(error.lineno), error.message or "cannot be read") from None
         except (RecursionError, SyntaxError, MemoryError, OverflowError, ValueError):
             raise TemplateInvalid(file, 1, "is nested too deeply to be read") from None
+
+    def place(self, line: int) -> tuple[str, int]:
+        """Return the file and line in which a line of the source is written."""
+        return self._places[line - 1] if 0 < line <= len(self._places) else (self.file, line)
 
     def render(self, values: dict[str, Any]) -> str:
         """Return the text for these values; raises RenderFailed."""
@@ -211,7 +218,8 @@ class Compiled:
                     raise LimitReached(f"the text is longer than {MAX_OUTPUT_CHARS:,} characters")
                 chunks.append(chunk)
         except Exception as error:
-            raise RenderFailed(self._reason(error), file=self.file, line=self._line(error)) from None
+            file, line = self.place(self._line(error) or 0)
+            raise RenderFailed(self._reason(error), file=file, line=line or None) from None
         return "".join(chunks)
 
     def _reason(self, error: Exception) -> str:

@@ -12,17 +12,16 @@ from typing import Any
 from markupsafe import escape
 
 from dispatcher.content.context import one_line
-from dispatcher.content.folder import META, meta_of, split_name
+from dispatcher.content.folder import meta_of, split_name
 from dispatcher.content.links import links_in
 from dispatcher.content.locales import closest_locale, normal_locale
 from dispatcher.content.plaintext import text_of_html, text_template_of, tidy
 from dispatcher.content.samples import sample_contexts
 from dispatcher.content.sandbox import Compiled, RenderFailed, TemplateInvalid
+from dispatcher.content.sources import Source, default_language, sources_of
 
-_LANG = re.compile(r"<html\b[^>]*?\slang\s*=\s*[\"']?([A-Za-z]{2,3}(?:-[A-Za-z0-9]+)*)", re.IGNORECASE)
 _BODY_TAG = re.compile(r"<body\b[^>]*>", re.IGNORECASE)
 _PREHEADER = '<div style="display:none;max-height:0;overflow:hidden;mso-hide:all">{{ preheader }}</div>'
-_DEFAULT_LANGUAGE = "en"
 #: Links without which a message that names them makes no sense, and what it does with them.
 _NEEDED_LINKS = {"confirm_url": "asks to confirm an opt-in", "own_data_url": "opens what we know of somebody"}
 
@@ -59,34 +58,35 @@ class Template:
         self.channel, self.name = channel, name
         self.meta = meta_of(files)
         self._files = dict(files)
+        self._default = default_language(files)
+        sources = sources_of(files)
         self._by_part: dict[str, dict[str | None, str]] = {"subject": {}, "preheader": {}, "html": {}, "text": {}}
-        for file in files:
-            if file != META:
-                part, locale, kind = _split(file)
-                key = part if part != "body" else "html" if kind == "html" else "text"
-                self._by_part[key][locale] = file
+        for name in sources:
+            part, locale, kind = _split(name)
+            key = part if part != "body" else "html" if kind == "html" else "text"
+            self._by_part[key][locale] = name
         if not self._by_part["html"].get(None) and not self._by_part["text"].get(None):
             raise TemplateInvalid("body.html" if channel == "email" else "body.txt", 1, "is missing")
         self._compiled = {
-            file: Compiled(file, self._source(file), html=file.endswith(".html")) for file in files if file != META
+            name: Compiled(source.file, self._text(source), html=name.endswith(".html"), places=source.places)
+            for name, source in sources.items()
         }
         self._variants: dict[str, Variant] = {}
 
-    def _source(self, file: str) -> str:
-        """Return the text to compile: the file, with the hidden preheader unless the HTML places it itself."""
-        source = self._files[file]
-        if not file.endswith(".html") or not self._by_part["preheader"] or "preheader" in source:
-            return source
-        tag = _BODY_TAG.search(source)
+    def _text(self, source: Source) -> str:
+        """Return the text to compile: with the hidden preheader, unless the HTML places it itself."""
+        text = source.text
+        if not source.file.endswith(".html") or not self._by_part["preheader"] or "preheader" in text:
+            return text
+        tag = _BODY_TAG.search(text)
         place = tag.end() if tag else 0
-        return source[:place] + _PREHEADER + source[place:]
+        return text[:place] + _PREHEADER + text[place:]
 
     @property
     def locales(self) -> tuple[str, ...]:
         """The languages there is a body in, the default one first."""
-        default = self._language_of(None)
         others = {locale for part in ("html", "text") for locale in self._by_part[part] if locale}
-        return (default, *sorted(others - {default}))
+        return (self._default, *sorted(others - {self._default}))
 
     @property
     def variables(self) -> frozenset[str]:
@@ -159,7 +159,7 @@ class Template:
         chosen = closest_locale(wanted, [locale for locale in body if locale])
         html = self._file("html", chosen)
         return Variant(
-            locale=chosen or self._language_of(None),
+            locale=chosen or self._default,
             subject=self._closest("subject", wanted),
             preheader=self._closest("preheader", wanted),
             html=html,
@@ -172,13 +172,6 @@ class Template:
 
     def _closest(self, part: str, wanted: str) -> Compiled | None:
         return self._file(part, closest_locale(wanted, [locale for locale in self._by_part[part] if locale]))
-
-    def _language_of(self, locale: str | None) -> str:
-        """Return the language of a body, for the default one as its `lang` says."""
-        if locale:
-            return locale
-        found = _LANG.search(self._files.get("body.html", ""))
-        return (normal_locale(found[1]) if found else "") or _DEFAULT_LANGUAGE
 
     def _converted(self, html: Compiled) -> Compiled | None:
         """Return the HTML file as a text template, None unless both say the same for every sample."""

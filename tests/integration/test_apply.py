@@ -12,7 +12,10 @@ from sqlalchemy import Connection, Engine, text
 
 from dispatcher import interests
 from dispatcher.apply import Change, apply
+from dispatcher.content.samples import sample_contexts
 from dispatcher.errors import InvalidDefinition
+from dispatcher.frozen_templates import load_template
+from dispatcher.runs import template_of
 from dispatcher.shop import load_shop
 from dispatcher.workspace import read_workspace
 
@@ -137,6 +140,27 @@ def test_a_template_is_kept_by_its_content(connection: Connection, tmp_path: Pat
 
     applied(connection, tmp_path)
     assert kept() == {"For you\n": True, "Another\n": False}
+
+
+def test_a_run_keeps_the_layout_and_the_words_it_began_with(connection: Connection, tmp_path: Path) -> None:
+    body = {"templates/email/christmas/body.html": "<p>{{ words.hello }}</p>\n"}
+    layout = '<html lang="en"><body>\n{{ body }}\n<a href="{{ unsubscribe_url }}">Out</a> {{ shop.postal_address }}\n'
+    words = "templates/email/words.yaml"
+    applied(connection, tmp_path, {**body, "templates/email/layout.html": layout, words: "en: {hello: Hello}\n"})
+    frozen, _ = template_of(connection, "email", "christmas")
+
+    changes = applied(
+        connection, tmp_path, {**body, "templates/email/layout.html": f"{layout}New", words: "en: {hello: Good day}\n"}
+    )
+
+    assert changed(changes) == {"template/email/christmas": "changed"}  # the other has a document of its own
+    now, _ = template_of(connection, "email", "christmas")
+    values = sample_contexts(locale="en")[0]
+    before, after = (load_template(connection, each).render(values, "en").html or "" for each in (frozen, now))
+    assert "<p>Hello</p>" in before
+    assert not before.endswith("New")
+    assert "<p>Good day</p>" in after
+    assert after.endswith("New")
 
 
 def test_two_templates_with_the_same_files_are_two(connection: Connection, tmp_path: Path) -> None:

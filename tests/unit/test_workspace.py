@@ -316,3 +316,16 @@ def test_a_link_with_something_filled_in_is_held_to_its_host(
     for name, findings in found.items():
         assert len(findings) == (name == level), findings
         assert all(message in finding for finding in findings)
+
+
+def test_a_finding_in_the_layout_is_said_once_and_belongs_to_every_template(tmp_path: Path) -> None:
+    layout = '<html lang="en"><body>\n{{ body }}\n{{ shop.nmae }} <a href="{{ unsubscribe_url }}">Out</a>\n'
+    shared = {"templates/email/layout.html": layout, BODY: "<p>Hello</p>\n{{ shop.postal_address }}\n"}
+    folder = write_workspace(tmp_path, {**shared, "templates/email/order/body.html": "<p>Thanks</p>"})
+    finding = "templates/email/layout.html:3: shop.nmae is not known; did you mean name?"
+
+    assert check_templates(folder) == ([finding], [])
+    assert check_templates(folder, "order") == ([finding], [])
+    with pytest.raises(InvalidDefinition) as refused:
+        read_workspace(folder)
+    assert refused.value.findings == [finding]
