@@ -30,7 +30,7 @@ from dispatcher.providers.sendgrid.fragments import parts_of
 from dispatcher.tokens import ClickTokens
 
 ROOT = Path(__file__).resolve().parents[2]
-TEMPLATES = sorted(ROOT.glob("examples/workspace/templates/email/*"))
+TEMPLATES = sorted(ROOT.glob("examples/workspace/templates/email/*/"))
 SHOP = ShopIdentity(name="The Gift Shop", from_email="hello@giftshop.example", postal_address="12 Cloth Fair, London")
 MESSAGE = UUID("01930000-0000-7000-8000-000000000000")
 
