@@ -7,7 +7,6 @@ template's content, and are born in a batch: no planning, no waiting behind a ca
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -17,15 +16,13 @@ from uuid_utils.compat import uuid7
 
 from dispatcher import audit, clock, outranked, release
 from dispatcher.content import meta_of
-from dispatcher.definitions import TemplateMeta
+from dispatcher.definitions import EXPIRES_AFTER, TemplateMeta
 from dispatcher.errors import DispatcherError, NotFound, Refused
 from dispatcher.keys import KeyRing
 from dispatcher.locks import lock_contacts
 from dispatcher.places import TZDATA_VERSION
 from dispatcher.runs import lane_of
 
-#: How long a message of each class is worth sending.
-EXPIRES_AFTER = {"transactional": timedelta(hours=72), "security": timedelta(minutes=10)}
 LONGEST_KEY = 255
 
 
@@ -178,7 +175,7 @@ def _standing_run(connection: Connection, wish: Wish) -> Row[Any]:
             f"there is no {wish.channel} template {wish.template}; add it to templates/ and run dispatcher apply"
         )
     meta = meta_of({"meta.yaml": template.meta})
-    if meta.class_ not in EXPIRES_AFTER:
+    if meta.class_ == "marketing":
         raise Refused(
             f"template {wish.template} is {meta.class_}; only transactional and security ones are sent singly"
         )

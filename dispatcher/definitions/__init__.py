@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dispatcher.definitions.campaign import Campaign, Schedule
 from dispatcher.definitions.common import (
+    EXPIRES_AFTER,
     LONGEST_EXPIRY,
     NAME,
     Channel,
@@ -34,7 +35,7 @@ from dispatcher.definitions.shop import (
 )
 from dispatcher.definitions.silences import Acknowledgement, QuietHours, Silence, WindowChange
 from dispatcher.definitions.template import TemplateMeta
-from dispatcher.definitions.trigger import EXPIRES_AFTER, STALE_BETWEEN, Exit, Trigger
+from dispatcher.definitions.trigger import STALE_BETWEEN, Exit, Trigger
 
 __all__ = [
     "DEFAULT_CONFIRMATION",

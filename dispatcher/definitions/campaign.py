@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from cronsim import CronSim, CronSimError
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
-from dispatcher.definitions.common import LONGEST_EXPIRY, Channel, Definition, Linked, Name, Zone
+from dispatcher.definitions.common import EXPIRES_AFTER, LONGEST_EXPIRY, Channel, Definition, Linked, Name, Zone
 from segments.durations import Duration
 
 
@@ -72,7 +72,7 @@ class Campaign(Linked):
     template: Name
     schedule: Schedule | None = None
     priority: Annotated[int, Field(ge=0, le=100)] = 50
-    expires_after: Annotated[Duration, Field(gt=timedelta(0), le=LONGEST_EXPIRY)] = timedelta(hours=24)
+    expires_after: Annotated[Duration, Field(gt=timedelta(0), le=LONGEST_EXPIRY)] = EXPIRES_AFTER["marketing"]
     on_cap: Literal["skip", "defer"] = "skip"
     holdout: Annotated[
         float, BeforeValidator(_percent), Field(ge=0, lt=1), PlainSerializer(_show_percent, when_used="json")

@@ -19,6 +19,14 @@ Name = Annotated[str, Field(pattern=NAME)]
 LONGEST_EXPIRY = timedelta(days=7)
 
 
+#: How long a message of each class is worth sending, where nothing else is said.
+EXPIRES_AFTER = {
+    "marketing": timedelta(hours=24),
+    "transactional": timedelta(hours=72),
+    "security": timedelta(minutes=10),
+}
+
+
 class Definition(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -7,15 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from dispatcher.definitions.common import LONGEST_EXPIRY, Channel, Definition, EventName, Linked, Name
+from dispatcher.definitions.common import EXPIRES_AFTER, LONGEST_EXPIRY, Channel, Definition, EventName, Linked, Name
 from segments.durations import Duration
 
-#: How long a message that was asked for singly is worth sending, by its template's class.
-EXPIRES_AFTER = {
-    "marketing": timedelta(hours=24),
-    "transactional": timedelta(hours=72),
-    "security": timedelta(minutes=10),
-}
 #: A feed that is silent for this long says nothing any more, if the trigger names no time of its own.
 STALE_BETWEEN = (timedelta(hours=6), timedelta(hours=24))
 

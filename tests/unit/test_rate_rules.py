@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from dispatcher.messages import EXPIRES_AFTER
+from dispatcher.definitions import EXPIRES_AFTER
 from dispatcher.providers.protocol import Accepted, Allowance, NotSent, Receipt, Rejected, RetryAfter, Unknown
 from dispatcher.rates.adaptive import LEAST, Pace, after_allowance, after_enough
 from dispatcher.rates.buckets import Bucket, rescaled
