@@ -29,13 +29,14 @@ Check = Callable[[str | None], None]
 
 
 def parse_contact(
-    external_id: str, given: Mapping[str, Any], *, key_ring: KeyRing, shop: Shop, source: str
+    external_id: str, given: Mapping[str, Any], *, key_ring: KeyRing, shop: Shop | None = None, source: str
 ) -> ContactRow:
     """Return what `given` says of the contact: None blanks a field, and what is left out says nothing.
 
-    InvalidFields names every field that cannot be taken as it is.
+    Consent needs the `shop` with its topics.  InvalidFields names every field that cannot be taken as it is.
     """
-    reader = FieldReader(key_ring=key_ring, topics=topics_by_channel(shop), bases=bases_by_topic(shop), source=source)
+    topics, bases = (topics_by_channel(shop), bases_by_topic(shop)) if shop else ({}, {})
+    reader = FieldReader(key_ring=key_ring, topics=topics, bases=bases, source=source)
     attributes: Mapping[str, Any] = given.get("attributes") or {}
     texts = {name: value.strip() for name, value in given.items() if isinstance(value, str) and value.strip()}
     words = {name: value for name, value in attributes.items() if isinstance(value, str) and value.strip()}

@@ -62,7 +62,10 @@ def _sizes(told: dict[str, Any]) -> list[str]:
 def correct(
     contact: door.ContactArgument,
     values: Annotated[
-        list[str], typer.Option("--set", metavar="FIELD=VALUE", help="As an import has it, like phone=+447700900123.")
+        list[str],
+        typer.Option(
+            "--set", metavar="FIELD=VALUE", help="As an import has it, like phone=+447700900123; phone= forgets it."
+        ),
     ],
 ) -> None:
     """Correct what is known of a contact; the audit says which fields, never the values.
@@ -77,7 +80,7 @@ def correct(
     fields = {}
     for one in values:
         name, equals, value = one.partition("=")
-        if not equals or not value.strip():
+        if not equals:
             raise typer.BadParameter(f"{one!r} is not FIELD=VALUE", param_hint="--set")
         fields[name.strip()] = value.strip()
     with door.transaction() as (runtime, connection):

@@ -75,6 +75,7 @@ class Saved:
     sms_address_id: int | None = None
     other_email: bool = False  #: an alias came with an address that is not its contact's; it was left where it is
     lost: int | None = None  #: another contact, which turned out to be this one
+    changed: frozenset[str] = frozenset()  #: names of fields; all attributes are one
 
 
 def save_contact(connection: Connection, key_ring: KeyRing, given: Particulars) -> Saved:
@@ -158,7 +159,7 @@ class _Page:
             outcome = Outcome.CHANGED if outcome is Outcome.UNCHANGED else outcome
         other_email = email_id not in (None, contact.email_address_id)
         lost = next((c.id for c in (known, holder) if merged and c is not None and c.id != contact.id), None)
-        return Saved(outcome, contact.id, email_id, phone_id, other_email, lost)
+        return Saved(outcome, contact.id, email_id, phone_id, other_email, lost, changed=frozenset(changes))
 
     def _whose(self, one: Particulars, known: Contact | None, holder: Contact | None) -> tuple[Contact, Outcome]:
         """Return the contact that is meant, making, joining or merging as needed."""

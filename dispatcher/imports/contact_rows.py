@@ -18,6 +18,7 @@ from dispatcher.keys import KeyRing
 
 LONGEST_ID = 200
 LONGEST_TEXT = 1_000
+LONGEST_NAME = 200
 _CHANNELS = {"email": "email", "sms": "phone"}  # channel -> the field that holds its address
 _CONSENT_PARTS = ("consent", "opt_in_level", "consent_at", "consent_source", "consent_basis")
 CONSENT_FIELDS = tuple(f"{channel}_{part}" for channel in _CHANNELS for part in _CONSENT_PARTS)
@@ -107,7 +108,7 @@ class FieldReader:
             zone=_checked(given, "timezone", _zone, notes),
             locale=_checked(given, "locale", _locale, notes),
             subdivision=_checked(given, "subdivision", _subdivision, notes),
-            **{name: _checked(given, name, _text, notes) for name in _NAMES},
+            **{name: _checked(given, name, _name, notes) for name in _NAMES},
             attributes=_checked_attributes(attributes, notes),
         )
         row = ContactRow(line, particulars, [], notes)
@@ -242,9 +243,13 @@ def _checked(given: Mapping[str, str], name: str, check: Any, notes: list[Note])
         return None
 
 
-def _text(value: str) -> str:
-    if len(value) > LONGEST_TEXT:
-        raise ValueError(f"is longer than {LONGEST_TEXT:,} characters")
+def _name(value: str) -> str:
+    return _text(value, LONGEST_NAME)
+
+
+def _text(value: str, longest: int = LONGEST_TEXT) -> str:
+    if len(value) > longest:
+        raise ValueError(f"is longer than {longest:,} characters")
     return " ".join(_CONTROL.sub(" ", value).split())
 
 

@@ -21,6 +21,9 @@ class Form:
     def __init__(self, data: FormData) -> None:
         self._data = data
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._data
+
     def one(self, name: str) -> str:
         """Return the field's text; empty if it is not there."""
         value = self._data.get(name)

@@ -23,9 +23,12 @@ from starlette.routing import Route
 from dispatcher import audit, rights, unsubscribe
 from dispatcher.content.pages import LANGUAGES, Say, page_language, render_page
 from dispatcher.definitions import Shop
-from dispatcher.preferences import ACTOR, corrections, data_links, whose
+from dispatcher.errors import InvalidFields
+from dispatcher.locks import lock_identity
+from dispatcher.preferences import ACTOR, data_links, whose
 from dispatcher.preferences.whose import Person
 from dispatcher.rights import readable
+from dispatcher.rights.correcting import OWN_FIELDS
 from dispatcher.shop import load_shop
 from dispatcher.tokens import BadToken, WayToData
 from dispatcher.web.forms import Form, came_from_elsewhere, read_form
@@ -95,13 +98,19 @@ async def _open(posted: Posted) -> Response:
 
 
 async def _correct(posted: Posted) -> Response:
-    given = {name: posted.form.one(name) or None for name in corrections.FIELDS}
+    key_ring, way = posted.room.key_ring, posted.opened.way
+    given = {name: posted.form.one(name) for name in OWN_FIELDS if name in posted.form}
 
     def correct(connection: Connection) -> Person:
-        corrections.correct(connection, posted.room.key_ring, posted.opened.way, given)
-        return whose.find(connection, posted.room.key_ring, posted.opened.way)
+        lock_identity(connection)  # before the rows, as whoever saves a contact
+        person = whose.hold(connection, key_ring, way)
+        rights.correct_contact(connection, key_ring, person.contact_id, given, by=ACTOR)
+        return whose.find(connection, key_ring, way)
 
-    person = await in_transaction(posted.room, correct)
+    try:
+        person = await in_transaction(posted.room, correct)
+    except InvalidFields:  # of names and postal codes only the length can be wrong
+        return _page(posted.request, posted.opened, "own_data", wrong="wrong_length")
     return _page(posted.request, replace(posted.opened, person=person), "own_data", said="said_corrected")
 
 
@@ -165,7 +174,7 @@ def _page(request: Request, opened: Opened, name: str, *, said: str = "", wrong:
         "wrong": wrong,
         "shop_email": email,
         "glance": _glance(Say(language), person),
-        "fields": [(name, getattr(person.personal, name) or "") for name in corrections.FIELDS],
+        "fields": [(name, getattr(person.personal, name) or "") for name in OWN_FIELDS],
         **more,
     }
     return html(render_page(name, language, context), 200)

@@ -437,14 +437,17 @@ def test_a_contact_is_corrected_and_the_audit_names_the_fields_only(shop: Run, d
     [entry] = shop("audit", "list", "--action", "contact.correct", "--json").json
     assert entry["details"] == {"fields": ["email", "locale"]}
     assert shop("contact", "correct", "agreed", "--set", "locale=pt-BR").err == "unchanged: locale\n"
+    assert shop("contact", "correct", "agreed", "--set", "locale=").err == "changed: locale\n"
+    assert shop("contact", "show", "agreed", "--json").json["locale"] is None
 
 
 @pytest.mark.parametrize(
     ("value", "said"),
     [
         ("shoe=44", "a contact has no field shoe; there are email, phone, first_name, last_name"),
-        ("email=nobody", "email is not an e-mail address"),
-        ("zone=Nowhere", "timezone is not a time zone"),
+        ("email=nobody", "email: is not an e-mail address"),
+        ("zone=Nowhere", "timezone: is not a time zone"),
+        (f"last_name={'B' * 201}", "last_name: is longer than 200 characters"),
     ],
 )
 def test_what_is_no_correction_is_refused(shop: Run, value: str, said: str) -> None:

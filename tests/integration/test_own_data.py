@@ -18,6 +18,7 @@ from unsubscribing import everything
 from web_server import Answer, Web, serving
 
 from dispatcher import suppression
+from dispatcher.contacts import personal_of
 from dispatcher.keys import KeyRing
 from dispatcher.rights.readable import TITLES
 from dispatcher.tokens import DataTokens, WayToData
@@ -186,12 +187,35 @@ def test_a_correction_is_kept_and_an_empty_field_is_forgotten(pages: OwnPages, w
     assert "Your corrections are saved" in answer.text
     assert "Ana María" in answer.text
     with pages.database.connect() as connection:
-        from dispatcher.contacts import personal_of
-
         personal = personal_of(connection, key_ring, pages.anna)
     assert (personal.first_name, personal.postal_code) == ("Ana María", "EC1A 7JQ")
     assert personal.email == "anna@mail.example"  # an address proves who they are; it is not corrected here
-    assert ("own_data.corrected", f"contact {pages.anna}") in pages.audited()
+    assert ("contact.correct", f"contact {pages.anna}") in pages.audited()
+
+
+def test_what_the_form_does_not_name_stays_and_what_is_too_long_is_not_taken(
+    pages: OwnPages, web: Web, key_ring: KeyRing
+) -> None:
+    path = ask(web, pages)
+    key = dict(Fields(opened(web, path).text).form("correct"))["key"]
+
+    def names() -> tuple[str | None, str | None]:
+        with pages.database.connect() as connection:
+            personal = personal_of(connection, key_ring, pages.anna)
+        return personal.first_name, personal.last_name
+
+    before = names()
+    answer = post(web, path, [("do", "correct"), ("key", key), ("first_name", "A" * 2_000), ("last_name", "Berg")])
+    assert "a name or a postal code has at most 200 characters" in answer.text
+    assert names() == before
+
+    post(web, path, [("do", "correct"), ("key", key), ("last_name", "B" * 200)])
+    assert names() == (before[0], "B" * 200)
+    post(web, path, [("do", "correct"), ("key", key), ("last_name", " ")])
+    assert names() == (before[0], None)
+    assert pages.one("SELECT details FROM audit WHERE action = 'contact.correct' ORDER BY id DESC LIMIT 1") == {
+        "fields": ["last_name"]
+    }
 
 
 def test_everything_can_be_taken_along_and_read(pages: OwnPages, web: Web) -> None:

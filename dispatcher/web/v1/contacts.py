@@ -14,6 +14,7 @@ from dispatcher.contact_json import parse_contact, put_contact
 from dispatcher.contacts import find_contact
 from dispatcher.contacts.saving import Outcome
 from dispatcher.errors import InvalidFields
+from dispatcher.imports.contact_rows import LONGEST_NAME, LONGEST_TEXT
 from dispatcher.shop import load_shop
 from dispatcher.web.room import in_thread, room_of
 from dispatcher.web.v1.callers import permit
@@ -23,7 +24,8 @@ from dispatcher.web.v1.operations import Asked, ContactId, operation, shown, wri
 
 router = APIRouter(prefix="/v1", tags=["contacts"])
 
-Text = Annotated[str, Field(max_length=1_000)] | None
+Text = Annotated[str, Field(max_length=LONGEST_TEXT)] | None
+PersonName = Annotated[str, Field(max_length=LONGEST_NAME)] | None
 _ANA: dict[str, Any] = {
     "email": "ana@shop.example", "phone": "+447700900123", "first_name": "Ana", "country": "GB", "locale": "en-GB",
     "timezone": "Europe/London", "attributes": {"tier": "gold"}, "email_consent": "subscribed",
@@ -41,9 +43,9 @@ class ContactWish(Asked):
     contact_id: Annotated[Text, Field(description="as in the path; may be left out")] = None
     email: Text = None
     phone: Annotated[Text, Field(description="E.164, or as written in `country`")] = None
-    first_name: Text = None
-    last_name: Text = None
-    postal_code: Text = None
+    first_name: PersonName = None
+    last_name: PersonName = None
+    postal_code: PersonName = None
     locale: Annotated[Text, Field(description="like pt-BR")] = None
     country: Annotated[Text, Field(description="ISO 3166-1, like GB")] = None
     subdivision: Annotated[Text, Field(description="ISO 3166-2, like US-CA or CA")] = None
@@ -52,7 +54,7 @@ class ContactWish(Asked):
         Field(description="an IANA name, like Europe/London", validation_alias=AliasChoices("timezone", "zone")),
     ] = None
     attributes: Annotated[
-        dict[str, Annotated[str, Field(strict=True, max_length=1_000)] | Annotated[bool, Field(strict=True)]
+        dict[str, Annotated[str, Field(strict=True, max_length=LONGEST_TEXT)] | Annotated[bool, Field(strict=True)]
              | Annotated[float, Field(strict=True, allow_inf_nan=False)] | None],
         Field(max_length=100, description="what segments may ask for; each given one is set, the others stay"),
     ] = Field(default_factory=dict)  # fmt: skip
