@@ -165,13 +165,6 @@ def _told(state: ErasureState) -> str:
     )
 
 
-def shown_erasure(state: ErasureState | None) -> dict[str, Any] | None:
-    """Return what `contact show` tells of an erasure."""
-    if state is None:
-        return None
-    return {"state": state.state, "requested_at": state.requested_at, "done_at": state.done_at}
-
-
 def retention(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go; nothing is changed.")] = False,
     as_json: door.AsJson = False,

@@ -17,7 +17,7 @@ from dispatcher.errors import InvalidFields, Refused
 from dispatcher.keys import KeyRing
 from dispatcher.rights.people import family_of
 
-FIELDS = ("email", "phone", "first_name", "last_name", "postal_code", "locale", "country", "subdivision", "zone")
+FIELDS = ("email", "phone", "first_name", "last_name", "postal_code", "locale", "country", "subdivision", "timezone")
 #: What somebody may put right on their own page.  Not their addresses: those show that it is them, a topic's consent
 #: belongs to one, and an e-mail address that is another contact's would merge the two.
 OWN_FIELDS = ("first_name", "last_name", "postal_code")
@@ -32,13 +32,14 @@ def correct_contact(
     for values that are no such thing.  With an e-mail address that another contact has, both turn out to be one
     person, and are merged.
     """
+    fields = {"timezone" if name == "zone" else name: value for name, value in fields.items()}  # as an import
     unknown = [name for name in fields if name not in FIELDS and not name.startswith("attr.")]
     if unknown:
         raise Refused(f"a contact has no field {unknown[0]}; there are {', '.join(FIELDS)} and attr.NAME")
     today = family_of(connection, contact_id).contact_id
     external_id = connection.scalar(text("SELECT external_id FROM contact WHERE id = :id"), {"id": today})
     attributes = {name.removeprefix("attr."): value for name, value in fields.items() if name.startswith("attr.")}
-    given = {"timezone" if name == "zone" else name: value for name, value in fields.items() if name in FIELDS}
+    given = {name: value for name, value in fields.items() if name in FIELDS}
     wanted = {**given, "attributes": attributes}
     try:
         row = parse_contact(str(external_id), wanted, key_ring=key_ring, source="correction")

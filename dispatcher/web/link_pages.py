@@ -15,11 +15,11 @@ from dispatcher.content import page_policy, render_page
 from dispatcher.content.pages import page_language
 from dispatcher.errors import Refused
 from dispatcher.keys import KeyRing
+from dispatcher.masking import masked_address
 from dispatcher.rights import ErasureState, erasure_state
 from dispatcher.shop import load_shop
 from dispatcher.tokens import BadToken, PreferenceTokens, WayHome, WayIn, WayOut, WayToData
 from dispatcher.web.languages import chosen_locale, wanted_locale
-from dispatcher.web.masking import masked_address
 from dispatcher.web.room import Room, in_thread, room_of
 
 T = TypeVar("T")

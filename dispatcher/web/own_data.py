@@ -25,6 +25,7 @@ from dispatcher.content.pages import LANGUAGES, Say, page_language, render_page
 from dispatcher.definitions import Shop
 from dispatcher.errors import InvalidFields
 from dispatcher.locks import lock_identity
+from dispatcher.masking import masked_address
 from dispatcher.preferences import ACTOR, data_links, whose
 from dispatcher.preferences.whose import Person
 from dispatcher.rights import readable
@@ -34,7 +35,6 @@ from dispatcher.tokens import BadToken, WayToData
 from dispatcher.web.forms import Form, came_from_elsewhere, read_form
 from dispatcher.web.languages import chosen_locale
 from dispatcher.web.link_pages import erasure_page, html, invalid, read_only, told_of_erasure
-from dispatcher.web.masking import masked_address
 from dispatcher.web.room import Room, in_thread, in_transaction, room_of
 
 

@@ -14,12 +14,12 @@ from dispatcher.content.pages import Say, page_language
 from dispatcher.definitions import Shop, Silence
 from dispatcher.errors import Refused
 from dispatcher.hours import WEEKDAYS
+from dispatcher.masking import masked_address
 from dispatcher.preferences import choices, wishes
 from dispatcher.preferences.choices import Pair
 from dispatcher.preferences.data_links import channel_for
 from dispatcher.preferences.standing import Channel, Choice, Standing
 from dispatcher.preferences.whose import Person
-from dispatcher.web.masking import masked_address
 
 _CLOCK = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
 _MIDNIGHT = time(0)

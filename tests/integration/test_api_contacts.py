@@ -16,7 +16,10 @@ from web_server import Answer, Web, serving
 
 from dispatcher import api_keys
 from dispatcher.apply import apply
+from dispatcher.contacts import Particulars, save_contact
+from dispatcher.contacts.telling import tell
 from dispatcher.keys import KeyRing
+from dispatcher.web.v1.contact_told import Contact
 from dispatcher.workspace import read_workspace
 
 ANA = {"email": "Ana@Shop.Example", "first_name": "Ana", "country": "GB", "timezone": "Europe/London"}
@@ -198,3 +201,11 @@ def test_who_was_erased_is_not_taken_in_again(database: Engine, web: Web, key: s
 
 def test_an_unknown_contact_is_404(web: Web, key: str) -> None:
     assert get(web, key, "nobody").status == 404
+
+
+def test_what_is_told_of_a_contact_is_what_the_description_says(database: Engine, key_ring: KeyRing) -> None:
+    with database.begin() as connection:
+        saved = save_contact(connection, key_ring, Particulars("c1", "ana@shop.example"))
+        told = tell(connection, key_ring, saved.contact_id or 0, reveal=False)
+
+    assert told.keys() == Contact.model_fields.keys() - {"outcome"}  # which is of a PUT

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.content.pages import page_languages
+from dispatcher.masking import masked_address, masked_email, masked_phone
 from dispatcher.web.languages import wanted_locale
-from dispatcher.web.masking import masked_address, masked_email, masked_phone
 
 
 @pytest.mark.parametrize(

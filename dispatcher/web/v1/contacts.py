@@ -13,12 +13,13 @@ from dispatcher.api_keys import ApiKey
 from dispatcher.contact_json import parse_contact, put_contact
 from dispatcher.contacts import find_contact
 from dispatcher.contacts.saving import Outcome
+from dispatcher.contacts.telling import tell
 from dispatcher.errors import InvalidFields
 from dispatcher.imports.contact_rows import LONGEST_NAME, LONGEST_TEXT
 from dispatcher.shop import load_shop
 from dispatcher.web.room import in_thread, room_of
 from dispatcher.web.v1.callers import permit
-from dispatcher.web.v1.contact_told import Contact, tell
+from dispatcher.web.v1.contact_told import Contact
 from dispatcher.web.v1.etags import IfMatch, IfNoneMatch, etag, require_version, wanted_version
 from dispatcher.web.v1.operations import Asked, ContactId, operation, shown, write
 
@@ -75,7 +76,8 @@ _EXAMPLE = {
     "contact": "17850", "also_known_as": [], "masked": True, "email": "a•••@s•••.example", "phone": "+44••• 23",
     "first_name": "A•••", "last_name": None, "postal_code": None, "locale": "en-GB", "country": "GB",
     "subdivision": None, "timezone": "Europe/London", "attributes": {"tier": "gold"}, "paused_until": None,
-    "erased_at": None, "suppressions": [], "version": "3-9f86d081884c", "outcome": None,
+    "quiet_hours": [], "erased_at": None, "erasure": None, "suppressions": [],
+    "version": "3-9f86d081884c", "outcome": None,
     "consent": [
         {"channel": "email", "topic": "offers", "state": "granted", "confirmed": False, "basis": "consent",
          "effective_at": "2026-11-20T09:30:00.000000Z", "expires_at": None, "for_present_address": True,

@@ -13,6 +13,7 @@ from dispatcher import audit, rights
 from dispatcher.api_keys import ApiKey
 from dispatcher.contacts import find_contact
 from dispatcher.errors import NotFound
+from dispatcher.rights.erasing import state_of_row
 from dispatcher.web.room import room_of
 from dispatcher.web.v1.callers import permit
 from dispatcher.web.v1.operations import ContactId, Instant, JsonObject, operation, read, write
@@ -109,10 +110,4 @@ def told_erasure(connection: Connection, erasure_id: int) -> dict[str, Any]:
     row = connection.execute(text("SELECT * FROM erasure WHERE id = :id"), {"id": erasure_id}).one_or_none()
     if row is None:
         raise NotFound(f"there is no erasure {erasure_id}")
-    return {
-        "id": row.id,
-        "state": "in progress" if row.done_at is None else "done",
-        "requested_at": row.requested_at,
-        "done_at": row.done_at,
-        "proof": row.proof,
-    }
+    return {name: getattr(state_of_row(row), name) for name in Erasure.model_fields}
