@@ -24,6 +24,7 @@ from dispatcher.events import record_events
 from dispatcher.explain import explain
 from dispatcher.imports.events import import_events
 from dispatcher.keys import KeyRing
+from dispatcher.resources import resource
 from dispatcher.triggers import listing
 from dispatcher.triggers.arrivals import Outcome, Starting
 from dispatcher.verify import verify
@@ -143,6 +144,17 @@ def test_a_cancel_ends_the_flow_of_its_key_alone(flows: Flows, cancel_first: boo
 
     assert flows.became() == {"FLOW_EXIT": 1, "sent": 1}
     assert [mail["subject"] for mail in flows.mails()] == ["Cart cart-2 of 10"]
+
+
+def test_the_examples_confirmation_of_an_order_that_was_cancelled_is_not_sent(flows: Flows) -> None:
+    example = resource("examples", "workspace", "triggers") / "order-confirmation.yaml"
+    written = example.read_text(encoding="utf-8").replace("template: order-confirmation", "template: thanks")
+    flows.apply({"triggers/order-confirmation.yaml": written})
+    flows.arrive(order(flows.now, order_id="1"), order(flows.now, order_id="2"))
+    flows.arrive(event("order.cancelled", flows.now, order_id="1"))
+    flows.send()
+
+    assert flows.became() == {"FLOW_EXIT": 1, "sent": 1}
 
 
 def test_a_newer_event_of_the_key_moves_the_message_and_an_older_one_does_not(flows: Flows) -> None:
