@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, text
 from dispatcher import audit
 from dispatcher.contacts import Saved, save_contacts
 from dispatcher.contacts.rows import PLAIN_FIELDS, read_contacts
-from dispatcher.contacts.saving import Outcome
+from dispatcher.contacts.saving import Outcome, why_erased
 from dispatcher.definitions import Shop
 from dispatcher.errors import Conflict, InvalidFields
 from dispatcher.imports.contact_rows import ContactRow, FieldReader
@@ -72,7 +72,7 @@ def put_contact(
     """Save the contact and what was said of consent, in one transaction; return what became of it.
 
     `check` is shown the version that is there (`version_of`), None if there is none, and may raise.
-    Conflict: the person was erased.  InvalidFields: consent without an address it could be for.
+    Conflict: who it is, or whoever had the address, was erased.  InvalidFields: consent without an address to be for.
     """
     for tries_left in reversed(range(TRIES)):
         try:
@@ -89,7 +89,7 @@ def _put(connection: Connection, key_ring: KeyRing, row: ContactRow, by: str, ch
     check(_version_by_id(connection, key_ring, row.particulars.external_id))
     [saved] = save_contacts(connection, key_ring, [row.particulars])
     if saved.outcome is Outcome.ERASED or saved.contact_id is None:
-        raise Conflict(f"contact {row.particulars.external_id} was erased, and stays so")
+        raise Conflict(why_erased(saved, row.particulars.external_id))
     left_out, _ = record_claims(connection, key_ring, [row], [saved], actor="shop")
     if without := [reason for reason in left_out if "without an address" in reason]:
         channel = without[0].split()[0]

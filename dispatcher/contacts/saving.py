@@ -75,7 +75,15 @@ class Saved:
     sms_address_id: int | None = None
     other_email: bool = False  #: an alias came with an address that is not its contact's; it was left where it is
     lost: int | None = None  #: another contact, which turned out to be this one
+    erased_address: bool = False  #: who was erased is whoever had the e-mail address, not this contact
     changed: frozenset[str] = frozenset()  #: names of fields; all attributes are one
+
+
+def why_erased(saved: Saved, external_id: str) -> str:
+    """Return why somebody is not taken in, for who gave the id or the address: it tells nothing more of anybody."""
+    if saved.erased_address:
+        return "the e-mail address belongs to somebody who was erased, and stays erased"
+    return f"contact {external_id} was erased, and stays erased"
 
 
 def save_contact(connection: Connection, key_ring: KeyRing, given: Particulars) -> Saved:
@@ -141,8 +149,10 @@ class _Page:
         email_id = self._address_ids[("email", one.email)] if one.email else None
         phone_id = self._address_ids[("sms", one.phone)] if one.phone else None
         known, holder = self._by_alias.get(one.external_id), self._by_email.get(email_id) if email_id else None
-        if email_id in self._erased or (known is not None and known.erased):
+        if known is not None and known.erased:
             return Saved(Outcome.ERASED, None)
+        if email_id in self._erased:
+            return Saved(Outcome.ERASED, None, erased_address=True)
         if phone_id in self._erased:
             one, phone_id = replace(one, phone=None), None
         contact, outcome = self._whose(one, known, holder)

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 from dispatcher import audit
 from dispatcher.contact_json import parse_contact
 from dispatcher.contacts import Saved, save_contact
-from dispatcher.contacts.saving import Outcome
+from dispatcher.contacts.saving import Outcome, why_erased
 from dispatcher.errors import InvalidFields, Refused
 from dispatcher.keys import KeyRing
 from dispatcher.rights.people import family_of
@@ -47,7 +47,7 @@ def correct_contact(
         raise InvalidFields([(name.removeprefix("body."), reason) for name, reason in error.fields]) from None
     saved = save_contact(connection, key_ring, row.particulars)
     if saved.outcome is Outcome.ERASED:
-        raise Refused("they were erased, or what is given is the address of somebody who was")
+        raise Refused(why_erased(saved, str(external_id)))
     if saved.changed:
         details = {"fields": sorted(saved.changed)}
         audit.record(connection, by, "contact.correct", f"contact {saved.contact_id}", details)

@@ -91,7 +91,7 @@ _EXAMPLE = {
     summary="Make or change a contact",
     **operation(
         "putContact", "contacts:write", answers=Contact, body=True, example=_EXAMPLE | {"outcome": "changed"},
-        also={201: "made", 409: "the person was erased, and stays so", 412: None},
+        also={201: "made", 409: "the person, or whoever had the address, was erased, and stays so", 412: None},
         links={
             name: {"external_id": "$request.path.external_id"}
             for name in ("readContact", "changeConsent", "exportContact", "eraseContact")
