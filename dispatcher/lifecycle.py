@@ -34,5 +34,3 @@ MOVES: dict[Status, frozenset[Status]] = {
 
 #: The provider has it, or may have it: what caps count and what no second message may follow.
 MAY_HAVE_LEFT = frozenset({Status.SENDING, Status.SENT, Status.DELIVERED, Status.BOUNCED, Status.UNKNOWN})
-#: Nothing more will happen by our own doing.
-FINISHED = frozenset(Status) - {Status.PENDING, Status.SENDING}

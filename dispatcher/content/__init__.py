@@ -13,7 +13,6 @@ from dispatcher.content.folder import meta_of, read_template_folder, template_ha
 from dispatcher.content.locales import closest_locale, normal_locale
 from dispatcher.content.pages import page_policy, render_evidence, render_export, render_page
 from dispatcher.content.plaintext import readable_source
-from dispatcher.content.preview import Preview, preview
 from dispatcher.content.sandbox import RenderFailed, TemplateInvalid
 from dispatcher.content.sms import sms_segments
 from dispatcher.content.template import Content, Template
@@ -22,7 +21,6 @@ __all__ = [
     "OWN_DATA",
     "Content",
     "Finding",
-    "Preview",
     "RenderFailed",
     "Template",
     "TemplateInvalid",
@@ -33,7 +31,6 @@ __all__ = [
     "normal_locale",
     "one_line",
     "page_policy",
-    "preview",
     "read_template_folder",
     "readable_source",
     "render_evidence",

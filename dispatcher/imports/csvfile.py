@@ -165,12 +165,6 @@ class CsvFile:
         return _only_row(csv.reader([text], **options))  # type: ignore[arg-type]
 
 
-def read_rows(path: Path, *, bad: Callable[[BadRow], None]) -> Iterator[Row]:
-    """Yield the good rows of a CSV file (gzip allowed) and hand each bad one to `bad`."""
-    with CsvFile(path) as file:
-        yield from file.rows(bad=bad)
-
-
 def _only_row(reader: Iterator[list[str]]) -> list[str]:
     rows = list(reader)
     return rows[0] if len(rows) == 1 else []

@@ -50,11 +50,6 @@ class Simulation:
         """When the last message would leave; None: none would."""
         return max((at for at, _ in self.passage.left), default=None)
 
-    @property
-    def unfinished(self) -> int:
-        """How many miss their expiry, or their opening, only because the lane is too slow for all of them."""
-        return len(self.passage.expire_waiting) + len(self.passage.put_off_waiting)
-
     def timeline(self) -> list[dict[str, Any]]:
         """Return the hours in which anything would leave: begin (UTC and the shop's clock), how many, by zone."""
         hours: dict[datetime, Counter[str]] = {}

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.errors import DispatcherError, NotFound, Refused
-from dispatcher.imports.csvfile import LONGEST_LINE, BadRow, CsvFile, Row, read_rows
+from dispatcher.imports.csvfile import LONGEST_LINE, BadRow, CsvFile, Row
 
 TORTURE = "data/csv-torture"
 #: What each file of the collection holds: good rows, lines of bad ones.
@@ -43,7 +43,8 @@ TORTURED: dict[str, tuple[int, list[int]]] = {
 
 def read(path: Path) -> tuple[list[Row], list[BadRow]]:
     bad: list[BadRow] = []
-    return list(read_rows(path, bad=bad.append)), bad
+    with CsvFile(path) as file:
+        return list(file.rows(bad=bad.append)), bad
 
 
 @pytest.fixture
