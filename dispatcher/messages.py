@@ -12,16 +12,14 @@ from uuid import UUID
 
 import orjson
 from sqlalchemy import Connection, Row, text
-from uuid_utils.compat import uuid7
 
-from dispatcher import audit, clock, outranked, release
-from dispatcher.content import meta_of
-from dispatcher.definitions import EXPIRES_AFTER, TemplateMeta
+from dispatcher import audit, clock, outranked
+from dispatcher.definitions import EXPIRES_AFTER
 from dispatcher.errors import DispatcherError, NotFound, Refused
 from dispatcher.keys import KeyRing
 from dispatcher.locks import lock_contacts
-from dispatcher.places import TZDATA_VERSION
-from dispatcher.runs import lane_of
+from dispatcher.runs import template_of
+from dispatcher.standing import standing_run, write_message
 
 LONGEST_KEY = 255
 
@@ -68,8 +66,12 @@ def submit(
     run = _standing_run(connection, wish)
     contact = _hold_contact(connection, wish.contact)
     sealed = key_ring.open_data_key(contact.data_key).seal(wish.data)
-    about = topic or run.topic
-    message_id = _insert(connection, run, contact, wish, about, client, idempotency_key, body_hash, sealed)
+    now = clock.read_now(connection)
+    message_id = write_message(
+        connection, run, contact_id=contact.id, address_id=contact._mapping[wish.channel], topic=topic or run.topic,
+        client=client, key=idempotency_key, body_hash=body_hash, sealed=sealed, now=now,
+        expires_at=now + EXPIRES_AFTER[run._mapping["class"]],
+    )  # fmt: skip
     if message_id is None:  # another request with this key was quicker; it has committed, else we would still wait
         return _same(_find(connection, client, idempotency_key), body_hash, idempotency_key)
     if by is not None:
@@ -155,60 +157,20 @@ def _same(known: Row[Any] | None, body_hash: bytes, idempotency_key: str) -> UUI
     return UUID(str(known.id))
 
 
-_STANDING = text("""
-    SELECT id, lane, class, topic FROM run
-    WHERE kind = 'standing' AND trigger_id IS NULL AND template_hash = :hash
-""")
-
-
 def _standing_run(connection: Connection, wish: Wish) -> Row[Any]:
     """Return the run that all messages of this template's content belong to; the first message makes it."""
-    template = connection.execute(
-        text(
-            "SELECT hash, files->>'meta.yaml' AS meta FROM template "
-            "WHERE current AND name = :name AND channel = :channel"
-        ),
-        {"name": wish.template, "channel": wish.channel},
-    ).one_or_none()
-    if template is None:
-        raise Refused(
-            f"there is no {wish.channel} template {wish.template}; add it to templates/ and run dispatcher apply"
-        )
-    meta = meta_of({"meta.yaml": template.meta})
+    try:
+        template_hash, meta = template_of(connection, wish.channel, wish.template)
+    except NotFound as error:  # the request names it, but is not about it
+        raise Refused(str(error)) from None
     if meta.class_ == "marketing":
         raise Refused(
             f"template {wish.template} is {meta.class_}; only transactional and security ones are sent singly"
         )
-    return connection.execute(_STANDING, {"hash": template.hash}).one_or_none() or _make_run(
-        connection, wish, template, meta
-    )
-
-
-def _make_run(connection: Connection, wish: Wish, template: Row[Any], meta: TemplateMeta) -> Row[Any]:
-    """Return the new standing run, or the one that another request has just made."""
-    connection.execute(
-        text(
-            """
-            INSERT INTO run (id, kind, name, occurrence_key, channel, topic, class, lane, definition, template_hash,
-                             tzdata, nominal_at, as_of, state, created_at, planned_at)
-            VALUES (:id, 'standing', :name, 'standing', :channel, :topic, :class, :lane, '{}', :template_hash,
-                    :tzdata, :now, :now, 'running', :now, :now)
-            ON CONFLICT (template_hash) WHERE kind = 'standing' AND trigger_id IS NULL DO NOTHING
-            """
-        ),
-        {
-            "id": uuid7(),
-            "name": wish.template,
-            "channel": wish.channel,
-            "topic": meta.topic,
-            "class": meta.class_,
-            "lane": lane_of(wish.channel, meta.class_),
-            "template_hash": template.hash,
-            "tzdata": TZDATA_VERSION,
-            "now": clock.read_now(connection),
-        },
-    )
-    return connection.execute(_STANDING, {"hash": template.hash}).one()
+    return standing_run(
+        connection, template_hash, name=wish.template, channel=wish.channel, class_=meta.class_, topic=meta.topic,
+        now=clock.read_now(connection),
+    )  # fmt: skip
 
 
 def _hold_contact(connection: Connection, external_id: str) -> Row[Any]:
@@ -230,55 +192,3 @@ def _hold_contact(connection: Connection, external_id: str) -> Row[Any]:
             look.rollback()  # a tombstone is let go before its survivor, the lower id, is held: contacts by id
         contact_id = contact.merged_into
     raise NotFound(f"there is no contact {external_id}")
-
-
-def _insert(
-    connection: Connection,
-    run: Row[Any],
-    contact: Row[Any],
-    wish: Wish,
-    topic: str | None,
-    client: str,
-    idempotency_key: str,
-    body_hash: bytes,
-    sealed: bytes,
-) -> UUID | None:
-    """Write the message and its batch; None, and nothing written, if the key is taken."""
-    now = clock.read_now(connection)
-    class_ = run._mapping["class"]
-    batch_id = connection.scalar(text("SELECT nextval(pg_get_serial_sequence('batch', 'id'))"))
-    inserted = connection.scalar(
-        text(
-            """
-            INSERT INTO message (id, run_id, contact_id, channel, topic, class, address_id, status, due_at,
-                                 first_due_at, expires_at, batch_id, client, idempotency_key, body_hash, sealed)
-            VALUES (:id, :run_id, :contact_id, :channel, :topic, :class, :address_id, 'pending', :now, :now,
-                    :expires_at, :batch_id, :client, :idempotency_key, :body_hash, :sealed)
-            ON CONFLICT (client, idempotency_key) DO NOTHING RETURNING id
-            """
-        ),
-        {
-            "id": uuid7(),
-            "run_id": run.id,
-            "contact_id": contact.id,
-            "channel": wish.channel,
-            "topic": topic,
-            "class": class_,
-            "address_id": contact._mapping[wish.channel],
-            "now": now,
-            "expires_at": now + EXPIRES_AFTER[class_],
-            "batch_id": batch_id,
-            "client": client,
-            "idempotency_key": idempotency_key,
-            "body_hash": body_hash,
-            "sealed": sealed,
-        },
-    )
-    if inserted is None:
-        return None
-    connection.execute(
-        text("INSERT INTO batch (id, run_id, lane) VALUES (:id, :run_id, :lane)"),
-        {"id": batch_id, "run_id": run.id, "lane": run.lane},
-    )
-    release.announce(connection, int(batch_id or 0), run.lane)
-    return UUID(str(inserted))

@@ -94,12 +94,13 @@ def template_of(connection: Connection, channel: str, name: str) -> tuple[str, T
     from dispatcher.content import meta_of
 
     row = connection.execute(
-        text("SELECT hash, files FROM template WHERE channel = :channel AND name = :name AND current"),
+        text("""SELECT hash, jsonb_build_object('meta.yaml', files->'meta.yaml') AS meta FROM template
+                WHERE channel = :channel AND name = :name AND current"""),
         {"channel": channel, "name": name},
     ).one_or_none()
     if row is None:
-        raise NotFound(f"there is no template {channel}/{name}: add it to templates/ and run dispatcher apply")
-    return row.hash, meta_of(row.files)
+        raise NotFound(f"there is no {channel} template {name}: add it to templates/ and run dispatcher apply")
+    return row.hash, meta_of(row.meta)
 
 
 def start(connection: Connection, name: str, *, started_by: str, again: bool = False) -> UUID:

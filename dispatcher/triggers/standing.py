@@ -15,11 +15,10 @@ from sqlalchemy import Connection, text
 from uuid_utils.compat import uuid7
 
 from dispatcher import clock
-from dispatcher.content import meta_of
 from dispatcher.definitions import Trigger
-from dispatcher.errors import Refused
+from dispatcher.errors import NotFound, Refused
 from dispatcher.places import TZDATA_VERSION
-from dispatcher.runs import lane_of
+from dispatcher.runs import lane_of, template_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +74,13 @@ def _parse(definition: str) -> Trigger:
 def standing_run(connection: Connection, trigger: Applied) -> Standing:
     """Return the run of the trigger's present version and template content; the first message makes it."""
     wanted = trigger.definition
-    row = connection.execute(
-        text("""SELECT hash, files->>'meta.yaml' AS meta FROM template
-                WHERE current AND name = :name AND channel = :channel"""),
-        {"name": wanted.template, "channel": wanted.channel},
-    ).one_or_none()
-    if row is None:
-        raise Refused(f"trigger {wanted.name} has no template {wanted.channel}/{wanted.template}: run dispatcher apply")
-    meta = meta_of({"meta.yaml": row.meta})
+    try:
+        template_hash, meta = template_of(connection, wanted.channel, wanted.template)
+    except NotFound as error:
+        raise Refused(f"trigger {wanted.name}: {error}") from None
     values: dict[str, Any] = {
         "trigger_id": trigger.id,
-        "occurrence_key": f"version {trigger.version}, template {row.hash[:12]}",
+        "occurrence_key": f"version {trigger.version}, template {template_hash[:12]}",
     }
     run_id = connection.scalar(_STANDING, values)
     lane = lane_of(wanted.channel, meta.class_)
@@ -93,7 +88,7 @@ def standing_run(connection: Connection, trigger: Applied) -> Standing:
         more = {
             "id": uuid7(), "name": wanted.name, "channel": wanted.channel, "topic": meta.topic, "class": meta.class_,
             "lane": lane, "priority": wanted.priority, "definition": wanted.model_dump_json(),
-            "template_hash": row.hash, "tzdata": TZDATA_VERSION, "now": clock.read_now(connection),
+            "template_hash": template_hash, "tzdata": TZDATA_VERSION, "now": clock.read_now(connection),
             "state": "paused" if trigger.paused else "running",
         }  # fmt: skip
         connection.execute(_MAKE, values | more)
