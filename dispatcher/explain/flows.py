@@ -68,19 +68,13 @@ def explain_flow(
     }
 
 
-_NEWEST = text("""
-    SELECT m.id AS message, m.status, m.reason, m.deferred_reason, m.facts, m.channel, m.topic, m.first_due_at,
-           m.due_at, m.expires_at, m.attempts, m.authorised_at, m.send_deadline, m.handed_over_at, m.settled_at,
-           m.provider, m.provider_ref, encode(a.hash, 'hex') AS address_hash, m.run_id
+_NEWEST = text(f"""
+    SELECT {past_runs.MESSAGE_COLUMNS}, m.run_id
     FROM message m JOIN trigger g ON g.id = m.trigger_id LEFT JOIN address a ON a.id = m.address_id
     WHERE g.name = :name AND m.contact_id = :contact AND (CAST(:run AS uuid) IS NULL OR m.run_id = :run)
     ORDER BY m.id DESC LIMIT 1
-""")
-_RUN = text("""
-    SELECT id AS run, name AS campaign, kind, occurrence_key AS occurrence, state, nominal_at, as_of, created_at,
-           planned_at, finished_at, started_by, tzdata, NULL AS segment, true AS in_audience, true AS planned
-    FROM run WHERE id = :run
-""")
+""")  # noqa: S608 - a constant
+_RUN = text(f"SELECT {past_runs.RUN_COLUMNS}, true AS in_audience, true AS planned FROM run WHERE id = :run")  # noqa: S608
 
 
 def _newest(connection: Connection, person: Person, name: str, run: UUID | None) -> past_runs.Past:

@@ -61,17 +61,21 @@ def earlier_attempts(connection: Connection, message_id: UUID) -> list[dict[str,
     return [dict(row._mapping) for row in connection.execute(_ATTEMPTS, {"message": message_id})]
 
 
-_RUN = text("""
-    SELECT id AS run, name AS campaign, kind, occurrence_key AS occurrence, state, nominal_at, as_of, created_at,
-           planned_at, finished_at, started_by, tzdata, segment->>'name' AS segment
+#: What is told of a run, and of a message `m` at an address `a`.
+RUN_COLUMNS = """id AS run, name AS campaign, kind, occurrence_key AS occurrence, state, nominal_at, as_of, created_at,
+    planned_at, finished_at, started_by, tzdata, segment->>'name' AS segment"""
+MESSAGE_COLUMNS = """m.id AS message, m.status, m.reason, m.deferred_reason, m.facts, m.channel, m.topic,
+    m.first_due_at, m.due_at, m.expires_at, m.attempts, m.authorised_at, m.send_deadline, m.handed_over_at,
+    m.settled_at, m.provider, m.provider_ref, encode(a.hash, 'hex') AS address_hash"""
+
+_RUN = text(f"""
+    SELECT {RUN_COLUMNS}
     FROM run WHERE CASE WHEN CAST(:run AS uuid) IS NULL THEN name = :campaign AND kind = 'campaign' ELSE id = :run END
     ORDER BY created_at DESC, id DESC LIMIT 1
-""")
+""")  # noqa: S608 - a constant
 # Of two rows, after a merge, the one that may have left says more.
 _MESSAGE = text(f"""
-    SELECT m.id AS message, m.status, m.reason, m.deferred_reason, m.facts, m.channel, m.topic, m.first_due_at,
-           m.due_at, m.expires_at, m.attempts, m.authorised_at, m.send_deadline, m.handed_over_at, m.settled_at,
-           m.provider, m.provider_ref, encode(a.hash, 'hex') AS address_hash
+    SELECT {MESSAGE_COLUMNS}
     FROM message m LEFT JOIN address a ON a.id = m.address_id
     WHERE m.run_id = :run AND m.contact_id = ANY(:ids)
     ORDER BY m.status IN {MAY_HAVE_LEFT} DESC, m.contact_id = :contact DESC, m.id LIMIT 1
