@@ -16,10 +16,9 @@ from dispatcher import audit, clock, consent, opt_in
 from dispatcher.consent import verify_chain
 from dispatcher.contacts import find_contact, personal_of
 from dispatcher.content import readable_source, render_evidence
-from dispatcher.errors import Refused
 from dispatcher.instants import show_instant
 from dispatcher.keys import KeyRing
-from dispatcher.shop import load_shop
+from dispatcher.shop import shop_name
 
 
 def gather(connection: Connection, key_ring: KeyRing, contact: str, *, by: str) -> dict[str, Any]:
@@ -30,13 +29,13 @@ def gather(connection: Connection, key_ring: KeyRing, contact: str, *, by: str) 
     contact_id = find_contact(connection, key_ring, contact)
     family = connection.execute(_FAMILY, {"id": contact_id}).all()
     now = clock.read_now(connection)
-    person = _who(connection, key_ring, contact_id)
+    person = who(connection, key_ring, contact_id)
     events = pieces_of(connection, key_ring, [row.id for row in family], person)
     audit.record(connection, by, "consent.export", str(contact_id), {"events": len(events)})
     ids = {"ids": [row.id for row in family]}
     return {
         "made_at": show_instant(now),
-        "shop": _shop_name(connection),
+        "shop": shop_name(connection),
         "contact": person,
         "chain": _chain(connection),
         "states": [_state(one, now) for one in consent.state_of(connection, contact_id)],
@@ -94,16 +93,10 @@ _UNSUBSCRIBES = text("""
 """)
 
 
-def _who(connection: Connection, key_ring: KeyRing, contact_id: int) -> dict[str, Any]:
+def who(connection: Connection, key_ring: KeyRing, contact_id: int) -> dict[str, Any]:
+    """Return who a contact is, opened, and the hashes of their addresses today; plain JSON."""
     row = connection.execute(_WHO, {"id": contact_id}).one()
     return _plain(row) | {"aliases": row.aliases or []} | asdict(personal_of(connection, key_ring, contact_id))
-
-
-def _shop_name(connection: Connection) -> str | None:
-    try:
-        return load_shop(connection).shop.name
-    except Refused:  # a workspace was never applied here
-        return None
 
 
 def _chain(connection: Connection) -> dict[str, Any]:

@@ -12,10 +12,22 @@ from dispatcher.errors import Refused
 
 def load_shop(connection: Connection) -> Shop:
     """Return the shop's definition; Refused if no workspace has been applied yet."""
-    stored = connection.execute(text("SELECT shop::text FROM engine")).scalar_one()
-    if stored is None:
+    shop = find_shop(connection)
+    if shop is None:
         raise Refused("no workspace has been applied yet: run dispatcher apply in the folder with dispatcher.toml")
-    return _parse(stored)
+    return shop
+
+
+def find_shop(connection: Connection) -> Shop | None:
+    """Return the shop's definition; None if no workspace has been applied yet."""
+    stored = connection.execute(text("SELECT shop::text FROM engine")).scalar_one()
+    return None if stored is None else _parse(stored)
+
+
+def shop_name(connection: Connection) -> str | None:
+    """Return what the shop calls itself; None if no workspace has been applied yet."""
+    shop = find_shop(connection)
+    return shop.shop.name if shop else None
 
 
 @lru_cache(maxsize=16)

@@ -15,7 +15,7 @@ from dispatcher.keys import KeyRing
 from dispatcher.locks import lock_addresses, lock_contacts
 from dispatcher.personal import Personal, open_personal
 from dispatcher.places import Places, places_of
-from dispatcher.shop import load_shop
+from dispatcher.shop import find_shop
 from dispatcher.tokens import BadToken, WayHome, WayToData
 
 Way = WayHome | WayToData
@@ -56,7 +56,7 @@ def find(connection: Connection, key_ring: KeyRing, way: Way) -> Person:
     Who has a former address of somebody may be anybody: what the link was for, they can still leave by /u.
     """
     row = _read(connection, way)
-    now = clock.read_now(connection)
+    now, shop = clock.read_now(connection), find_shop(connection)
     return Person(
         row.id,
         row.external_id,
@@ -65,7 +65,7 @@ def find(connection: Connection, key_ring: KeyRing, way: Way) -> Person:
         {channel: row._mapping[channel] for channel in ("email", "sms") if row._mapping[channel] is not None},
         row.paused_until if row.paused_until is not None and row.paused_until > now else None,
         own_hours.read(row.quiet_hours),
-        places_of(row.zone, row.country, row.subdivision, row.phone_region, _shop_countries(connection)),
+        places_of(row.zone, row.country, row.subdivision, row.phone_region, shop.shop.countries if shop else ()),
         now,
     )
 
@@ -82,13 +82,6 @@ def hold(connection: Connection, key_ring: KeyRing, way: Way) -> Person:
                 return find(connection, key_ring, way)
             look.rollback()
     raise Refused("this contact is being merged or moved right now; try again")
-
-
-def _shop_countries(connection: Connection) -> tuple[str, ...]:
-    try:
-        return load_shop(connection).shop.countries
-    except Refused:  # a workspace was never applied here
-        return ()
 
 
 def _read(connection: Connection, way: Way) -> Row[Any]:

@@ -18,13 +18,12 @@ from sqlalchemy import Connection, text
 
 from dispatcher import audit, clock, consent, evidence, interests
 from dispatcher.contacts import personal_of
-from dispatcher.errors import Refused
 from dispatcher.instants import show_instant
 from dispatcher.keys import KeyRing
 from dispatcher.places import places_of
 from dispatcher.rights.erasing import erasure_state
 from dispatcher.rights.people import THEIR_FEEDBACK, THEIR_MESSAGES, Family, family_of
-from dispatcher.shop import load_shop
+from dispatcher.shop import shop_name
 from dispatcher.tables import contact
 
 FORMAT = "dispatcher contact export"
@@ -80,7 +79,7 @@ def export_contact(connection: Connection, key_ring: KeyRing, contact_id: int, *
         "format": FORMAT,
         "version": VERSION,
         "made_at": show_instant(whom.now),
-        "shop": _shop_name(connection),
+        "shop": shop_name(connection),
     }
     if by is not None:
         audit.record(connection, by, "contact.export", f"contact {whom.family.contact_id}", {})
@@ -105,13 +104,6 @@ def plain(value: Any) -> Any:
         case list() | tuple():
             return [plain(part) for part in value]
     return value
-
-
-def _shop_name(connection: Connection) -> str | None:
-    try:
-        return load_shop(connection).shop.name
-    except Refused:  # a workspace was never applied here
-        return None
 
 
 _PLAIN_COLUMNS = ", ".join(column.name for column in contact.columns if column.name not in OWN_COLUMNS)
@@ -149,12 +141,8 @@ def _consent(whom: _Whom) -> list[Json]:
 
 
 def _consent_evidence(whom: _Whom) -> list[Json]:
-    person = asdict(personal_of(whom.connection, whom.key_ring, whom.family.contact_id))
-    hashes = whom.read("""
-        SELECT encode(e.hash, 'hex') AS email_hash, encode(s.hash, 'hex') AS sms_hash FROM contact c
-        LEFT JOIN address e ON e.id = c.email_address_id LEFT JOIN address s ON s.id = c.sms_address_id
-        WHERE c.id = :contact""").one()
-    return evidence.pieces_of(whom.connection, whom.key_ring, whom.family.ids, person | hashes._asdict())
+    person = evidence.who(whom.connection, whom.key_ring, whom.family.contact_id)
+    return evidence.pieces_of(whom.connection, whom.key_ring, whom.family.ids, person)
 
 
 def _suppressions(whom: _Whom) -> list[Json]:

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine, text
 from dispatcher import audit, clock
 from dispatcher.definitions import LONGEST_EXPIRY, Retention
 from dispatcher.errors import Refused
-from dispatcher.shop import load_shop
+from dispatcher.shop import find_shop
 
 log = structlog.get_logger()
 
@@ -231,16 +231,10 @@ def _take(database: Engine, rule: Rule, through: int, until: float | None) -> tu
 
 def _line(connection: Connection, rule: Rule) -> Line:
     """Return the rule's term under the shop's present rules, and what is too old by it."""
-    term = rule.term(_retention(connection))
+    shop = find_shop(connection)
+    term = rule.term(shop.retention if shop else Retention())
     before = None if term is None else clock.read_now(connection) - term
     return Line(rule.name, rule.goes, term, before, 0)
-
-
-def _retention(connection: Connection) -> Retention:
-    try:
-        return load_shop(connection).retention
-    except Refused:  # a workspace was never applied here
-        return Retention()
 
 
 def preview(connection: Connection) -> Sweep:

@@ -13,11 +13,10 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from dispatcher.contacts import open_personal
 from dispatcher.content import page_policy, render_page
 from dispatcher.content.pages import page_language
-from dispatcher.errors import Refused
 from dispatcher.keys import KeyRing
 from dispatcher.masking import masked_address
 from dispatcher.rights import ErasureState, erasure_state
-from dispatcher.shop import load_shop
+from dispatcher.shop import find_shop
 from dispatcher.tokens import BadToken, PreferenceTokens, WayHome, WayIn, WayOut, WayToData
 from dispatcher.web.languages import chosen_locale, wanted_locale
 from dispatcher.web.room import Room, in_thread, room_of
@@ -64,11 +63,8 @@ def words_for(connection: Connection, key_ring: KeyRing, link: WayOut | WayIn) -
     if contact is None:
         raise BadToken
     context = {"channel": link.channel, "topic_title": link.topic}
-    try:
-        shop = load_shop(connection)
-    except Refused:  # a workspace was never applied here; the way out works all the same
-        shop = None
-    if shop is not None:
+    shop = find_shop(connection)
+    if shop is not None:  # the way out works all the same
         context["shop_name"] = shop.shop.name
     is_present = contact._mapping[link.channel] == link.address_id
     if is_present:
