@@ -20,6 +20,7 @@ from dispatcher.mail import headers_for
 from dispatcher.preferences import data_links
 from dispatcher.providers.protocol import Envelope
 from dispatcher.runs import Run, load_run
+from dispatcher.runtime import Runtime
 from dispatcher.shop import load_shop
 from dispatcher.tokens import (
     ClickTokens,
@@ -48,6 +49,12 @@ class Sender:
     def shop(self, shop: Shop) -> ShopIdentity:
         changes = {"from_email": self.from_email, "postal_address": self.postal_address}
         return shop.shop.model_copy(update={name: value for name, value in changes.items() if value})
+
+
+def sender_of(runtime: Runtime) -> Sender:
+    """Return who messages come from in this installation."""
+    settings = runtime.settings
+    return Sender(runtime.key_ring, settings.public_url, settings.from_email, settings.postal_address)
 
 
 #: What `Renderer.envelope` needs of a message's contact.

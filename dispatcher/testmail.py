@@ -20,7 +20,7 @@ from dispatcher.frozen_templates import load_template
 from dispatcher.mail import headers_for
 from dispatcher.providers import providers_for
 from dispatcher.providers.protocol import Accepted, Envelope, Moment, boot_seconds
-from dispatcher.rendering import Sender
+from dispatcher.rendering import Sender, sender_of
 from dispatcher.runs import template_of
 from dispatcher.runtime import Runtime
 from dispatcher.shop import load_shop
@@ -33,7 +33,7 @@ def send(runtime: Runtime, channel: str, name: str, to: str, *, by: str) -> str 
     """Send it and return the provider's reference; Refused with the provider's words if it was not accepted."""
     settings = runtime.settings
     to = _normal(channel, to)
-    sender = Sender(runtime.key_ring, settings.public_url, settings.from_email, settings.postal_address)
+    sender = sender_of(runtime)
     with runtime.database.begin() as connection:
         _refuse_suppressed(connection, sender, channel, to)
         envelope = _envelope(connection, sender, channel, name, to)

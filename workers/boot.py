@@ -15,7 +15,7 @@ from dispatcher.mailboxes.imap import Mailbox, mailbox_at
 from dispatcher.providers import failovers_for, providers_for
 from dispatcher.rates import accounts
 from dispatcher.registration import Registration, heartbeat, register, unregister
-from dispatcher.rendering import Sender
+from dispatcher.rendering import sender_of
 from dispatcher.room_guard import LONGEST_HAND_OVER_SECONDS
 from dispatcher.runtime import Runtime
 from dispatcher.sending import Hands
@@ -100,7 +100,7 @@ def _prepare(runtime: Runtime, registration: Registration, stopping: threading.E
         _bounce_mailbox = mailbox_at(settings.bounce_mailbox_url.get_secret_value())
     _hands = Hands(
         database=runtime.database,
-        sender=Sender(runtime.key_ring, settings.public_url, settings.from_email, settings.postal_address),
+        sender=sender_of(runtime),
         providers=providers_for(settings),
         worker_id=registration.worker_id,
         stopping=stopping,

@@ -11,8 +11,6 @@ from dispatcher.cli import door
 
 if TYPE_CHECKING:
     from dispatcher.providers.protocol import Envelope
-    from dispatcher.rendering import Sender
-    from dispatcher.runtime import Runtime
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A template of the applied workspace.")]
 Channel = Annotated[str | None, typer.Option("--channel", metavar="CHANNEL", help="email or sms, if it is on both.")]
@@ -69,6 +67,7 @@ def preview(
     """
     from dispatcher import audit, previews
     from dispatcher.contacts import find_contact
+    from dispatcher.rendering import sender_of
 
     values = _read_json(data) if data else {}
     with door.transaction() as (runtime, connection):
@@ -118,14 +117,6 @@ def send(
             on = previews.channel_of(connection, name, channel)
         reference = testmail.send(runtime, on, name, to, by=door.actor())
     door.say(f"sent{f', the provider calls it {reference}' if reference else ''}")
-
-
-def sender_of(runtime: Runtime) -> Sender:
-    """Return who messages come from, as the workers say it."""
-    from dispatcher.rendering import Sender
-
-    settings = runtime.settings
-    return Sender(runtime.key_ring, settings.public_url, settings.from_email, settings.postal_address)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
