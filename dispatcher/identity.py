@@ -135,12 +135,13 @@ _SURVIVOR_HAS_ONE = """(
 _LOSERS_MAY_HAVE_LEFT = f"""
     EXISTS (SELECT FROM message o WHERE o.run_id = m.run_id AND o.channel = m.channel AND o.client IS NULL
                 AND o.contact_id = :loser AND o.status IN {MAY_HAVE_LEFT})"""
-_SKIP = text(f"""
+_SKIPPED = """
     UPDATE message m SET status = 'skipped', reason = 'DUPLICATE_ADDRESS', deferred_reason = NULL, batch_id = NULL,
-           facts = jsonb_build_object('merged', CAST(:loser_external_id AS text)), settled_at = :now
+           facts = jsonb_build_object('merged', CAST(:loser_external_id AS text)), settled_at = :now"""
+_SKIP = text(f"""{_SKIPPED}
     WHERE m.status = 'pending' AND m.client IS NULL
       AND (m.contact_id = :survivor AND {_LOSERS_MAY_HAVE_LEFT} OR m.contact_id = :loser AND {_SURVIVOR_HAS_ONE})
-""")  # noqa: S608 - constants
+""")
 _PRESENT_ADDRESS = """(SELECT CASE m.channel WHEN 'email' THEN c.email_address_id ELSE c.sms_address_id END
                        FROM contact c WHERE c.id = :survivor)"""
 _MOVE = text(f"""
@@ -166,11 +167,9 @@ _STRAYS = text("""
     FROM message m JOIN contact c ON c.id = m.contact_id
     WHERE m.id = ANY(:ids) AND m.status = 'pending' AND m.client IS NULL AND c.merged_into IS NOT NULL ORDER BY m.id
 """)
-_SKIP_STRAY = text(f"""
-    UPDATE message m SET status = 'skipped', reason = 'DUPLICATE_ADDRESS', deferred_reason = NULL, batch_id = NULL,
-           facts = jsonb_build_object('merged', CAST(:loser_external_id AS text)), settled_at = :now
+_SKIP_STRAY = text(f"""{_SKIPPED}
     WHERE m.id = :id AND m.status = 'pending' AND m.contact_id = :loser AND {_SURVIVOR_HAS_ONE}
-""")  # noqa: S608 - constants
+""")
 _MOVE_STRAY = text(f"""
     UPDATE message m SET contact_id = :survivor, address_id = {_PRESENT_ADDRESS}, batch_id = NULL
     WHERE m.id = :id AND m.status = 'pending' AND m.contact_id = :loser AND NOT {_SURVIVOR_HAS_ONE}
