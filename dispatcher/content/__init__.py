@@ -11,7 +11,7 @@ from dispatcher.content.check import Finding, check_template
 from dispatcher.content.context import OWN_DATA, message_context, one_line
 from dispatcher.content.folder import meta_of, read_template_folder, template_hash
 from dispatcher.content.locales import closest_locale, normal_locale
-from dispatcher.content.pages import page_policy, render_evidence, render_export, render_page
+from dispatcher.content.pages import page_policy, render_evidence, render_page
 from dispatcher.content.plaintext import readable_source
 from dispatcher.content.sandbox import RenderFailed, TemplateInvalid
 from dispatcher.content.sms import sms_segments
@@ -34,7 +34,6 @@ __all__ = [
     "read_template_folder",
     "readable_source",
     "render_evidence",
-    "render_export",
     "render_page",
     "sms_segments",
     "template_hash",

@@ -76,11 +76,6 @@ def render_evidence(values: Mapping[str, Any]) -> str:
     return _environment().get_template("evidence.html").render(dict(values))
 
 
-def render_export(values: Mapping[str, Any]) -> str:
-    """Return the page that shows a person everything there is about them (`rights.readable`), in English."""
-    return _environment().get_template("export.html").render(dict(values))
-
-
 def page_languages() -> frozenset[str]:
     """Return the locales that the pages are written in."""
     return frozenset(_words())

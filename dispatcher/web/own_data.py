@@ -30,6 +30,7 @@ from dispatcher.preferences import ACTOR, data_links, whose
 from dispatcher.preferences.whose import Person
 from dispatcher.rights import readable
 from dispatcher.rights.correcting import OWN_FIELDS
+from dispatcher.rights.exporting import SECTIONS
 from dispatcher.shop import load_shop
 from dispatcher.tokens import BadToken, WayToData
 from dispatcher.web.forms import Form, came_from_elsewhere, read_form
@@ -116,7 +117,7 @@ async def _correct(posted: Posted) -> Response:
 
 async def _show_all(posted: Posted) -> Response:
     exported = await in_transaction(posted.room, partial(_export, posted.room, posted.opened, form="page"))
-    sections = [(name, readable.in_words(exported[name])) for name in readable.TITLES]
+    sections = [(name, readable.in_words(exported[name])) for name in SECTIONS]
     return _page(posted.request, posted.opened, "own_data_all", sections=sections)
 
 

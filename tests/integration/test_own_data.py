@@ -19,8 +19,9 @@ from web_server import Answer, Web, serving
 
 from dispatcher import suppression
 from dispatcher.contacts import personal_of
+from dispatcher.content.pages import Say
 from dispatcher.keys import KeyRing
-from dispatcher.rights.readable import TITLES
+from dispatcher.rights.exporting import SECTIONS
 from dispatcher.tokens import DataTokens, WayToData
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "text/html", "Accept-Language": "en"}
@@ -228,7 +229,7 @@ def test_everything_can_be_taken_along_and_read(pages: OwnPages, web: Web) -> No
     assert "anna@mail.example" in json.dumps(json.loads(download.body))
     readable = post(web, path, Fields(page).form("all")).text
     assert "anna@mail.example" in readable
-    assert all(f">{title}</h2>" in readable for title, _ in TITLES.values())
+    assert all(f">{Say('en')(f'part_{name}')}</h2>" in readable for name in SECTIONS)
     german = post(web, f"{path}?lang=de", Fields(page).form("all")).text
     assert ">Woher wir es wissen</h2>" in german
     assert ">Consent evidence</h2>" not in german

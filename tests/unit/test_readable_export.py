@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import pytest
+
+from dispatcher.content.pages import LANGUAGES, Say
 from dispatcher.rights.exporting import SECTIONS
-from dispatcher.rights.readable import TITLES, to_html
+from dispatcher.rights.readable import to_html
 
 TOLD: dict[str, Any] = {
     "format": "dispatcher contact export",
@@ -22,16 +25,27 @@ TOLD: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_every_section_has_a_title_and_a_sentence() -> None:
-    assert list(TITLES) == list(SECTIONS)
-    assert all(title and explained.endswith(".") for title, explained in TITLES.values())
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_section_has_a_title_and_a_sentence(language: str) -> None:
+    say = Say(language)
+
+    assert all(say(f"part_{name}") and say(f"about_{name}").endswith(".") for name in SECTIONS)
+
+
+def test_it_speaks_the_persons_language() -> None:
+    page = to_html(TOLD | {"contact": TOLD["contact"] | {"locale": "de-AT"}})
+
+    assert '<html lang="de">' in page
+    assert "<h1>Alles, was Tea &amp; Co über Sie gespeichert hat</h1>" in page
+    assert ">Woher wir es wissen</h2>" in page
+    assert '<div lang="en">' in page
 
 
 def test_it_reads_as_a_page() -> None:
     page = to_html(TOLD)
 
     assert "<h1>Everything Tea &amp; Co holds about you</h1>" in page
-    assert "Made at 1 December 2026 at 10:05." in page
+    assert "Made at 2026-12-01 10:05." in page
     assert "<dt>occurred at</dt><dd>3 January 2026 at 09:30</dd>" in page
     assert "christmas, home" in page
     assert re.findall(r'href="#(\w+)"', page) == re.findall(r'<h2 id="(\w+)"', page) == list(SECTIONS)
