@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,14 +21,14 @@ from rich.console import Console
 from sqlalchemy import Engine, text
 
 from benchmarks import naive
+from benchmarks.house import own_house
 from benchmarks.shop import write_contacts, write_workspace
-from dispatcher import db, embedded, logs, runs
+from dispatcher import db, runs
 from dispatcher.apply import apply
 from dispatcher.imports.contacts import import_contacts, topics_by_channel
 from dispatcher.plan import plan_page
 from dispatcher.rooms import environment_of
-from dispatcher.runtime import Runtime, open_runtime
-from dispatcher.settings import load_settings
+from dispatcher.runtime import Runtime
 from dispatcher.shop import load_shop
 from dispatcher.simulate import simulate
 from dispatcher.up import rooms_of, rooms_running, wait_until_ready
@@ -45,16 +44,8 @@ def main() -> int:
     arguments.add_argument("--naive", type=int, default=4_000, help="recipients of the one-task-each floor")
     arguments.add_argument("--links", type=int, default=0, help="so many links in each mail, whose clicks are counted")
     given = arguments.parse_args()
-    logs.configure("warning")
-    with tempfile.TemporaryDirectory(prefix="dispatcher-bench-") as folder:
-        home = Path(folder) / "home"
-        settings = load_settings(home=home, database_url=None, broker_url=None, log_level="warning")
-        try:
-            with open_runtime(settings, needs_broker=True) as runtime:
-                _measure(runtime, Path(folder), given.contacts, given.naive, given.links)
-        finally:
-            with contextlib.suppress(OSError):
-                embedded.remove(home)
+    with own_house() as (runtime, folder):
+        _measure(runtime, folder, given.contacts, given.naive, given.links)
     return 0
 
 

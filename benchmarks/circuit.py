@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import os
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -26,13 +25,13 @@ from uuid import UUID, uuid4
 from rich.console import Console
 from sqlalchemy import text
 
+from benchmarks.house import own_house
 from benchmarks.shop import write_contacts, write_workspace
-from dispatcher import embedded, logs, messages, runs
+from dispatcher import messages, runs
 from dispatcher.apply import apply
 from dispatcher.imports.contacts import import_contacts, topics_by_channel
 from dispatcher.plan import plan_page
-from dispatcher.runtime import Runtime, open_runtime
-from dispatcher.settings import load_settings
+from dispatcher.runtime import Runtime
 from dispatcher.shop import load_shop
 from dispatcher.up import rooms_of, rooms_running, wait_until_ready
 from dispatcher.workspace import read_workspace
@@ -117,20 +116,10 @@ def main() -> int:
     arguments.add_argument("--open", type=int, default=90, help="seconds: long enough to look at everybody once")
     arguments.add_argument("--think", type=int, default=30, help="seconds that the probe takes; well below a minute")
     given = arguments.parse_args()
-    logs.configure("warning")
     server = MailServer(given.think)
-    with tempfile.TemporaryDirectory(prefix="dispatcher-bench-") as folder:
-        home = Path(folder) / "home"
-        settings = load_settings(
-            home=home, database_url=None, broker_url=None, log_level="warning", email_provider="smtp",
-            smtp_url=f"smtp://127.0.0.1:{server.port}", sms_provider="sandbox", public_url="https://shop.example",
-        )  # fmt: skip
-        try:
-            with open_runtime(settings, needs_broker=True) as runtime:
-                _measure(runtime, Path(folder), given.contacts, given.open, server)
-        finally:
-            with contextlib.suppress(OSError):
-                embedded.remove(home)
+    smtp = {"email_provider": "smtp", "smtp_url": f"smtp://127.0.0.1:{server.port}", "sms_provider": "sandbox"}
+    with own_house(**smtp, public_url="https://shop.example") as (runtime, folder):
+        _measure(runtime, folder, given.contacts, given.open, server)
     return 0
 
 

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import argparse
 import base64
-import contextlib
 import http.client
 import random
-import socket
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,13 +23,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from rich.console import Console
 from sqlalchemy import Engine, text
 
+from benchmarks.house import free_port, own_house
 from benchmarks.shop import write_contacts, write_workspace
-from dispatcher import embedded, logs, runs
+from dispatcher import runs
 from dispatcher.apply import apply
 from dispatcher.imports.contacts import import_contacts, topics_by_channel
 from dispatcher.plan import plan_page
-from dispatcher.runtime import Runtime, open_runtime
-from dispatcher.settings import load_settings
+from dispatcher.runtime import Runtime
 from dispatcher.shop import load_shop
 from dispatcher.up import healthz_of, rooms_of, rooms_running, wait_until_ready
 from dispatcher.workspace import read_workspace
@@ -47,27 +44,14 @@ def main() -> int:
     arguments.add_argument("--messages", type=int, default=20_000)
     arguments.add_argument("--one-bounce-in", type=int, default=100, help="messages")
     given = arguments.parse_args()
-    logs.configure("warning")
     key = generate_private_key(SECP256R1())
     public = base64.b64encode(key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).decode()
-    with tempfile.TemporaryDirectory(prefix="dispatcher-bench-") as folder, socket.create_server(("127.0.0.1", 0)) as s:
-        port = int(s.getsockname()[1])
-        s.close()
-        home = Path(folder) / "home"
-        settings = load_settings(
-            home=home, database_url=None, broker_url=None, log_level="warning", host="127.0.0.1", port=port,
-            sendgrid_webhook_key=public,
-        )  # fmt: skip
-        try:
-            with open_runtime(settings, needs_broker=True) as runtime:
-                messages = _prepare(runtime, Path(folder), given.messages)
-                rooms = [room for room in rooms_of() if room.name in ("clock", "control", "web")]
-                with rooms_running(settings, rooms) as house:
-                    wait_until_ready(runtime.database, house, healthz=healthz_of(settings))
-                    _measure(runtime.database, port, key, _events(messages, given.one_bounce_in))
-        finally:
-            with contextlib.suppress(OSError):
-                embedded.remove(home)
+    with own_house(port=free_port(), sendgrid_webhook_key=public) as (runtime, folder):
+        messages = _prepare(runtime, folder, given.messages)
+        rooms = [room for room in rooms_of() if room.name in ("clock", "control", "web")]
+        with rooms_running(runtime.settings, rooms) as house:
+            wait_until_ready(runtime.database, house, healthz=healthz_of(runtime.settings))
+            _measure(runtime.database, runtime.settings.port, key, _events(messages, given.one_bounce_in))
     return 0
 
 

@@ -7,12 +7,9 @@ the first byte to the provider (`handed_over_at`).  On embedded servers of its o
 from __future__ import annotations
 
 import argparse
-import contextlib
 import http.client
 import json
 import os
-import socket
-import tempfile
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,12 +19,12 @@ from uuid import UUID
 from rich.console import Console
 from sqlalchemy import text
 
+from benchmarks.house import free_port, own_house
 from benchmarks.shop import write_contacts, write_workspace
-from dispatcher import api_keys, embedded, logs, runs
+from dispatcher import api_keys, runs
 from dispatcher.apply import apply
 from dispatcher.imports.contacts import import_contacts, topics_by_channel
-from dispatcher.runtime import Runtime, open_runtime
-from dispatcher.settings import load_settings
+from dispatcher.runtime import Runtime
 from dispatcher.shop import load_shop
 from dispatcher.up import healthz_of, rooms_of, rooms_running, wait_until_ready
 from dispatcher.workspace import read_workspace
@@ -49,20 +46,9 @@ def main() -> int:
     arguments.add_argument("--contacts", type=int, default=100_000)
     arguments.add_argument("--per-second", type=float, default=10.0)
     given = arguments.parse_args()
-    logs.configure("warning")
-    with tempfile.TemporaryDirectory(prefix="dispatcher-bench-") as folder, socket.create_server(("", 0)) as free:
-        home, port = Path(folder) / "home", int(free.getsockname()[1])
-        free.close()
-        settings = load_settings(
-            home=home, database_url=None, broker_url=None, log_level="warning", host="127.0.0.1", port=port,
-            public_url=f"http://127.0.0.1:{port}",
-        )  # fmt: skip
-        try:
-            with open_runtime(settings, needs_broker=True) as runtime:
-                _measure(runtime, Path(folder), given.contacts, 1 / given.per_second)
-        finally:
-            with contextlib.suppress(OSError):
-                embedded.remove(home)
+    port = free_port()
+    with own_house(port=port, public_url=f"http://127.0.0.1:{port}") as (runtime, folder):
+        _measure(runtime, folder, given.contacts, 1 / given.per_second)
     return 0
 
 

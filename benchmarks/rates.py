@@ -8,10 +8,8 @@ that any span of time had above rate x time, which must not be more than the bur
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,12 +21,12 @@ from uuid import UUID
 from rich.console import Console
 from sqlalchemy import text
 
+from benchmarks.house import own_house
 from benchmarks.shop import FILES, write_contacts, write_workspace
-from dispatcher import embedded, logs, runs
+from dispatcher import runs
 from dispatcher.apply import apply
 from dispatcher.imports.contacts import import_contacts, topics_by_channel
-from dispatcher.runtime import Runtime, open_runtime
-from dispatcher.settings import load_settings
+from dispatcher.runtime import Runtime
 from dispatcher.shop import load_shop
 from dispatcher.up import rooms_of, rooms_running, wait_until_ready
 from dispatcher.workspace import read_workspace
@@ -82,7 +80,6 @@ def main() -> int:
     arguments.add_argument("--only", default="", help="the cases whose name begins so")
     arguments.add_argument("--seconds", type=float, default=20.0, help="how long each case is to take")
     given = arguments.parse_args()
-    logs.configure("warning")
     good = True
     for case in (case for case in CASES if case.name.startswith(given.only)):
         result = measure(case, given.seconds)
@@ -96,15 +93,8 @@ def main() -> int:
 
 def measure(case: Case, seconds: float, *, workers: int = WORKERS) -> Kept:
     """Return how one case was kept by that many worker processes."""
-    with tempfile.TemporaryDirectory(prefix="dispatcher-bench-") as folder:
-        home = Path(folder) / "home"
-        settings = load_settings(home=home, database_url=None, broker_url=None, log_level="warning")
-        try:
-            with open_runtime(settings, needs_broker=True) as runtime:
-                return kept(_authorised(runtime, Path(folder), case, seconds, workers), case.per_second)
-        finally:
-            with contextlib.suppress(OSError):
-                embedded.remove(home)
+    with own_house() as (runtime, folder):
+        return kept(_authorised(runtime, folder, case, seconds, workers), case.per_second)
 
 
 def _authorised(runtime: Runtime, folder: Path, case: Case, seconds: float, workers: int) -> list[datetime]:

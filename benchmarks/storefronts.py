@@ -9,12 +9,9 @@ Floor: as many orders through `import events`, which saves nobody.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import http.client
 import json
 import random
-import socket
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -26,14 +23,14 @@ import orjson
 from rich.console import Console
 from sqlalchemy import Engine, text
 
+from benchmarks.house import free_port, own_house
 from benchmarks.shop import write_workspace
 from benchmarks.shopify_bodies import checkout_of, customer_of, order_of, signed
-from dispatcher import embedded, logs, mailroom, storefronts
+from dispatcher import mailroom, storefronts
 from dispatcher.apply import apply
 from dispatcher.feedback import inbox
 from dispatcher.imports.events import import_events
-from dispatcher.runtime import Runtime, open_runtime
-from dispatcher.settings import load_settings
+from dispatcher.runtime import Runtime
 from dispatcher.up import healthz_of, rooms_of, rooms_running, wait_until_ready
 from dispatcher.workspace import read_workspace
 
@@ -48,29 +45,16 @@ def main() -> int:
     arguments.add_argument("--orders", type=int, default=1_000)
     arguments.add_argument("--edits", type=int, default=1_000, help="customers changed in bulk just before")
     given = arguments.parse_args()
-    logs.configure("warning")
-    with tempfile.TemporaryDirectory(prefix="dispatcher-bench-") as folder, socket.create_server(("127.0.0.1", 0)) as s:
-        port = int(s.getsockname()[1])
-        s.close()
-        home = Path(folder) / "home"
-        settings = load_settings(
-            home=home, database_url=None, broker_url=None, log_level="warning", host="127.0.0.1", port=port,
-            shopify_secret=SECRET,
-        )  # fmt: skip
-        try:
-            with open_runtime(settings, needs_broker=True) as runtime:
-                _prepare(runtime, Path(folder))
-                floor = _import(runtime, Path(folder), given.orders)
-                alone = _sort_alone(runtime, _posts(2 * given.orders, given.orders))
-                rooms = [room for room in rooms_of() if room.name in ("clock", "control", "web")]
-                with rooms_running(settings, rooms) as house:
-                    wait_until_ready(runtime.database, house, healthz=healthz_of(settings))
-                    _measure(runtime.database, port, given.orders, given.edits)
-                _show("one sorter, nothing else at work", *alone)
-                _show("floor: orders by import events", given.orders, floor)
-        finally:
-            with contextlib.suppress(OSError):
-                embedded.remove(home)
+    with own_house(port=free_port(), shopify_secret=SECRET) as (runtime, folder):
+        _prepare(runtime, folder)
+        floor = _import(runtime, folder, given.orders)
+        alone = _sort_alone(runtime, _posts(2 * given.orders, given.orders))
+        rooms = [room for room in rooms_of() if room.name in ("clock", "control", "web")]
+        with rooms_running(runtime.settings, rooms) as house:
+            wait_until_ready(runtime.database, house, healthz=healthz_of(runtime.settings))
+            _measure(runtime.database, runtime.settings.port, given.orders, given.edits)
+        _show("one sorter, nothing else at work", *alone)
+        _show("floor: orders by import events", given.orders, floor)
     return 0
 
 
