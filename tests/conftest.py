@@ -6,17 +6,16 @@ import contextlib
 import logging
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import databases
 import hypothesis
 import pytest
 import structlog
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 
-from dispatcher import schema
 from dispatcher.db import engine_for
 from dispatcher.errors import Refused
 from dispatcher.keys import KeyRing, open_key_ring
@@ -93,44 +92,35 @@ def _remove(home: Path) -> None:
 
 
 def _forget_the_disk(database_url: str) -> None:
-    """Let this server leave writing to the system: a database a test costs half a second otherwise.
+    """Let this server leave writing to the system, and what a test leaves as it lies: rows in the order they came.
 
     What only a disk can show (recovery after a kill) is tested on servers of its own.
     """
     with engine_for(database_url).execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        for setting in ("fsync", "full_page_writes"):
+        for setting in ("fsync", "full_page_writes", "autovacuum"):
             connection.execute(text(f"ALTER SYSTEM SET {setting} = off"))
         connection.execute(text("SELECT pg_reload_conf()"))
 
 
 @pytest.fixture(scope="session")
 def template_database(servers: tuple[str, str]) -> Iterator[URL]:
-    """A migrated, empty database that every test gets a copy of."""
-    url = make_url(servers[0])
-    name = f"template_{uuid.uuid4().hex[:8]}"
-    administrator = engine_for(servers[0]).execution_options(isolation_level="AUTOCOMMIT")
-    with administrator.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    engine = engine_for(url.set(database=name).render_as_string(hide_password=False))
-    schema.migrate(engine)
-    engine.dispose()
-    yield url.set(database=name)
-    with administrator.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    """A migrated, empty database to copy."""
+    with databases.template(servers[0]) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def _lent(template_database: URL, servers: tuple[str, str]) -> Iterator[databases.Lent]:
+    lent = databases.Lent(servers[0], template_database)
+    yield lent
+    lent.drop()
 
 
 @pytest.fixture
-def database_url(template_database: URL, servers: tuple[str, str]) -> Iterator[str]:
-    """A database of its own for this test, with the schema and nothing else."""
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    administrator = engine_for(servers[0]).execution_options(isolation_level="AUTOCOMMIT")
-    with administrator.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template_database.database} STRATEGY file_copy"))
-    url = template_database.set(database=name).render_as_string(hide_password=False)
-    yield url
-    engine_for(url).dispose()
-    with administrator.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+def database_url(_lent: databases.Lent) -> Iterator[str]:
+    """A database that is this test's alone, with the schema and nothing else."""
+    yield _lent.take()
+    _lent.give_back()
 
 
 @pytest.fixture

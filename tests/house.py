@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
+import databases
 import redis
 from small_workspace import FILES, write_workspace
 from sqlalchemy import Engine, text
@@ -29,7 +30,6 @@ from sqlalchemy.exc import OperationalError
 
 from dispatcher import clock, embedded, runs
 from dispatcher.apply import apply
-from dispatcher.db import engine_for
 from dispatcher.demo import working_noon
 from dispatcher.embedded.places import make_places
 from dispatcher.imports.contacts import import_contacts, topics_by_channel
@@ -253,17 +253,11 @@ def free_port() -> int:
 @contextmanager
 def own_servers(servers: tuple[str, str], template_database: URL) -> Iterator[tuple[str, str]]:
     """Yield URLs on the session's servers: of a migrated database and of a broker's database for one house alone."""
-    name = f"house_{uuid4().hex[:12]}"
-    administrator = engine_for(servers[0]).execution_options(isolation_level="AUTOCOMMIT")
-    with administrator.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template_database.database} STRATEGY file_copy"))
-    url = template_database.set(database=name).render_as_string(hide_password=False)
+    url = databases.copy(servers[0], template_database)
     try:
-        yield url, _own_broker(servers[1])
+        yield url.render_as_string(hide_password=False), _own_broker(servers[1])
     finally:
-        engine_for(url).dispose()
-        with administrator.connect() as connection:
-            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        databases.drop(servers[0], url)
 
 
 def _own_broker(url: str) -> str:

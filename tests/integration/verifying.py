@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import databases
 from ledger import Ledger, make_ledger, tampered
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL
@@ -27,17 +27,12 @@ ONE_SENT = f"id = (SELECT id FROM message WHERE {SENT} ORDER BY id LIMIT 1)"
 @contextmanager
 def a_shop(template_database: URL, server_url: str, home: Path) -> Iterator[Ledger]:
     """One ledger for all tests of a module: each breaks it in a transaction that is rolled back."""
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    administrator = engine_for(server_url).execution_options(isolation_level="AUTOCOMMIT")
-    with administrator.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template_database.database} STRATEGY file_copy"))
-    database = engine_for(template_database.set(database=name).render_as_string(hide_password=False))
+    url = databases.copy(server_url, template_database)
+    database = engine_for(url.render_as_string(hide_password=False))
     with database.begin() as connection:
         key_ring = open_key_ring(connection, home, None)
     yield make_ledger(database, key_ring, home)
-    database.dispose()
-    with administrator.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    databases.drop(server_url, url)
 
 
 def look(ledger: Ledger, *statements: str, log: Path | None = None) -> dict[str, Result]:
