@@ -88,7 +88,7 @@ def door(certificate: tuple[str, str] | None = None) -> Iterator[Door]:
         context.load_cert_chain(*certificate)
         server.socket = context.wrap_socket(server.socket, server_side=True)
     made.url = f"{'https' if certificate else 'http'}://localhost:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005})
     thread.start()
     try:
         yield made

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
+import itertools
 import json
 import socket
 import threading
@@ -22,6 +24,8 @@ from dispatcher.runtime import Runtime
 from dispatcher.settings import Settings
 from dispatcher.web import create_app
 from dispatcher.web.server import server_config
+
+_LOOK_EVERY_SECONDS = 0.005
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,27 @@ class Web:
             connection.close()
 
 
+class _Prompt(uvicorn.Server):
+    """uvicorn, except that it ends at once: it looks ten times a second whether it shall, and then takes a tenth more.
+
+    How the room itself ends is tested with the process (`test_the_room_runs_as_a_process_and_stops_when_told`).
+    """
+
+    async def main_loop(self) -> None:
+        ticks = itertools.count()
+        while not await self.on_tick(next(ticks)):
+            await asyncio.sleep(_LOOK_EVERY_SECONDS)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listener in self.servers:
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        while self.server_state.connections or self.server_state.tasks:
+            await asyncio.sleep(_LOOK_EVERY_SECONDS)
+        await self.lifespan.shutdown()
+
+
 @contextmanager
 def serving(
     database: Engine, key_ring: KeyRing, home: Path, *, broker_url: str = "redis://127.0.0.1:1/0",
@@ -77,7 +102,7 @@ def serving(
     config = server_config(
         create_app(runtime, wait=wait), trusted_proxies=runtime.settings.trusted_proxies, log_config=log_config
     )
-    server = uvicorn.Server(config)
+    server = _Prompt(config)
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
