@@ -128,13 +128,9 @@ class Lent:
             self._url = None
 
     def _nobody_else(self, connection: Connection) -> bool:
-        """Return whether no transaction or lock is open, and nobody is connected but this process's idle pool."""
-        pool = connection.engine.pool
-        return (
-            pool.checkedout() == 1  # type: ignore[attr-defined]  # the default pool
-            and connection.scalar(text(_LOCKS)) == 0
-            and _soon(lambda: connection.scalar(text(_OTHERS)) == pool.checkedin())  # type: ignore[attr-defined]
-        )
+        """Return whether nobody is connected but this process's idle connections, and none of them holds a lock."""
+        idle = connection.engine.pool.checkedin  # type: ignore[attr-defined]  # the default pool
+        return connection.scalar(text(_LOCKS)) == 0 and _soon(lambda: connection.scalar(text(_OTHERS)) == idle())
 
 
 def _inserts(connection: Connection) -> Iterator[str]:
