@@ -11,6 +11,8 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist wo
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_ROOT_USER_ACTION = ignore
+# The tests start hundreds of interpreters; where bytecode is not kept, each would compile the product anew.
+export PYTHONDONTWRITEBYTECODE =
 ifndef PIP_CACHE_DIR
 export PIP_NO_CACHE_DIR = 1
 endif
