@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asking import WORKSPACE
 from people import add_person, say
 from small_workspace import FILES, write_workspace
 from sqlalchemy import Engine, text
-from test_opt_in import WORKSPACE
 from web_server import Answer, Web, serving
 
 from dispatcher import api_keys, consent

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asking import WORKSPACE
 from people import add_person
 from small_workspace import write_workspace
 from sqlalchemy import Connection, Engine, text
-from test_opt_in import WORKSPACE
 
 from dispatcher import clock, consent, evidence, opt_in, suppression, unsubscribe
 from dispatcher.apply import apply

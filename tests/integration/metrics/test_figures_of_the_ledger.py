@@ -1,65 +1,24 @@
-"""/metrics: it reads as Prometheus reads it, equals the ledger, and tells strangers nothing."""
+"""What `/metrics` says equals the ledger."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import Counter
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 import pytest
-from ledger import Ledger, SmallShop, make_ledger
+from ledger import Ledger
 from ledger_rows import wait_until
-from monitoring import NAME, names_of, queries
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
-from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import Engine, create_engine, text
-from web_server import Web, serving
+from scraping import scrape, value
+from sqlalchemy import text
+from web_server import Web
 
-from dispatcher import api_keys, clock, figures
-from dispatcher.figures import BOUNDS, Figures
-from dispatcher.keys import KeyRing
-from dispatcher.metrics import Metrics
-from dispatcher.metrics.counted import REST, Counting
+from dispatcher import clock
 from dispatcher.providers.protocol import Rejected, RetryAfter
 from dispatcher.rates import accounts, hearing
 from dispatcher.rates.rules import Rates, WarmUp, day_of
 from dispatcher.schedules import fire_due
 from dispatcher.shop import load_shop
-
-Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
-
-
-@pytest.fixture
-def ledger(database: Engine, key_ring: KeyRing, tmp_path: Path) -> Ledger:
-    return make_ledger(database, key_ring, tmp_path / "home")
-
-
-@pytest.fixture
-def web(ledger: Ledger) -> Iterator[Web]:
-    with serving(ledger.database, ledger.key_ring, ledger.home) as web:
-        yield web
-
-
-def samples_of(page: str) -> Samples:
-    return {
-        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(page)
-        for sample in family.samples
-    }
-
-
-def scrape(web: Web) -> Samples:
-    answer = web.ask("GET", "/metrics")
-    assert answer.status == 200
-    return samples_of(answer.text)
-
-
-def value(found: Samples, name: str, **labels: str) -> float | None:
-    return found.get((f"dispatcher_{name}", tuple(sorted(labels.items()))))
 
 
 def test_messages_equal_the_ledger_by_status_and_reason(ledger: Ledger, web: Web) -> None:
@@ -215,180 +174,6 @@ def test_the_house_is_told_as_it_stands(ledger: Ledger, web: Web) -> None:
     assert value(found, "feedback_inbox_requests", state="failed") == 2
     assert value(found, "feedback_inbox_requests", state="not_understood") == 1
     assert 60 <= (value(found, "feedback_inbox_oldest_seconds") or 0) < 90
-
-
-def test_what_workers_counted_is_summed_and_never_falls(ledger: Ledger, web: Web) -> None:
-    hands = [Figures(), Figures()]
-    for seconds, worker in zip((0.02, 3.0), hands, strict=True):
-        worker.time("handover_seconds", "email.marketing", "sendgrid", seconds=seconds)
-        worker.count("receipts", "email.marketing", "sendgrid", "accepted", by=100)
-        figures.hand_in(ledger.database, worker)
-        figures.hand_in(ledger.database, worker)  # nothing new: nothing added
-    found = scrape(web)
-
-    of = {"lane": "email.marketing", "provider": "sendgrid"}
-    assert value(found, "receipts_total", **of, outcome="accepted") == 200
-    assert value(found, "handover_seconds_bucket", **of, le="0.025") == 1
-    assert value(found, "handover_seconds_bucket", **of, le="2.5") == 1
-    assert value(found, "handover_seconds_bucket", **of, le="5.0") == 2
-    assert value(found, "handover_seconds_count", **of) == 2
-    assert value(found, "handover_seconds_sum", **of) == pytest.approx(3.02)
-
-
-def test_hands_count_what_their_provider_did(ledger: Ledger, web: Web) -> None:
-    shop = SmallShop(ledger.database, ledger.key_ring, ledger.home)
-    shop.wait(timedelta(days=7))  # the caps have room again
-    shop.tell_sandbox(reject=["p02"])
-    shop.campaign("third")
-    with ledger.database.connect() as connection:
-        newest = "(SELECT id FROM run WHERE name = 'third' ORDER BY created_at DESC LIMIT 1)"
-        tried = connection.scalar(
-            text(f"SELECT count(*) FROM message WHERE run_id = {newest} AND (status = 'sent' OR reason = 'REJECTED')")
-        )
-    figures.hand_in(ledger.database, shop.hands.figures)
-    found = scrape(web)
-
-    of = {"lane": "email.marketing", "provider": "sandbox"}
-    accepted = value(found, "receipts_total", **of, outcome="accepted") or 0
-    assert value(found, "receipts_total", **of, outcome="rejected") == 1
-    assert accepted + 1 == tried > 1
-    assert value(found, "handover_seconds_count", **of) == 1
-
-
-def test_figures_that_could_not_be_handed_in_are_kept() -> None:
-    nowhere = create_engine("postgresql+psycopg://nobody@127.0.0.1:1/none")
-    counted = Figures()
-    counted.count("receipts", "email.marketing", "sendgrid", "accepted")
-    with pytest.raises(Exception, match="refused"):
-        figures.hand_in(nowhere, counted)
-    counted.count("receipts", "email.marketing", "sendgrid", "accepted")
-
-    taken: list[Any] = []
-    counted.hand_in(lambda sums: taken.append(dict(sums)))
-
-    assert taken == [{("receipts", ("email.marketing", "sendgrid", "accepted")): 2}]
-
-
-def test_processes_that_hand_in_at_once_lose_nothing(database: Engine) -> None:
-    def work() -> None:
-        counted = Figures()
-        for number in range(40):
-            counted.time("handover_seconds", "email.marketing", "sendgrid", seconds=BOUNDS[number % len(BOUNDS)])
-            counted.count("receipts", "email.marketing", "sendgrid", "accepted")
-            figures.hand_in(database, counted)
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    with database.connect() as connection:
-        sums = figures.read(connection)
-
-    assert sums["receipts", ("email.marketing", "sendgrid", "accepted")] == 160
-    assert sum(number for (name, _), number in sums.items() if name == "handover_seconds") == 160
-
-
-def test_refused_webhooks_and_requests_are_counted(web: Web) -> None:
-    web.ask("POST", "/hooks/sendgrid", b"[]")
-    web.ask("GET", "/u/some-persons-token")
-    found = scrape(web)
-
-    assert value(found, "webhook_signature_failures_total", source="sendgrid") == 1
-    assert value(found, "http_requests_total", route="/u/{token:path}", status="404") == 1
-    assert not any("some-persons-token" in str(key) for key in found)
-
-
-def test_a_web_room_hands_in_what_it_counted_without_being_scraped(ledger: Ledger) -> None:
-    with serving(ledger.database, ledger.key_ring, ledger.home) as web:
-        web.ask("POST", "/hooks/twilio/status", b"")
-    with ledger.database.connect() as connection:
-        assert figures.read(connection)["webhook_signature_failures", ("twilio.status",)] == 1
-
-
-def test_names_are_as_prometheus_wants_them_and_labels_are_few(web: Web) -> None:
-    web.ask("POST", "/hooks/sendgrid", b"[]")
-    answer = web.ask("GET", "/metrics")
-    labels: dict[str, set[str]] = defaultdict(set)
-    for family in text_string_to_metric_families(answer.text):
-        assert family.name.startswith(("dispatcher_", "process_")), family.name
-        assert len(family.documentation) > 10
-        for sample in family.samples:
-            labels[family.name] |= set(sample.labels)
-            if family.type == "counter":
-                assert sample.name.endswith("_total")
-    allowed = {"lane", "status", "reason", "provider", "outcome", "kind", "state", "answer", "source", "route", "le"}
-
-    assert set().union(*(found for name, found in labels.items() if name != "dispatcher_build_info")) <= allowed
-    assert (answer.header("Content-Type") or "").startswith("text/plain; version=")
-
-
-def test_the_examples_name_nothing_that_a_scrape_does_not_have(web: Web) -> None:
-    page = web.ask("GET", "/metrics").text
-    there = set().union(*(names_of(family) for family in text_string_to_metric_families(page)))
-
-    assert {name for query in queries() for name in NAME.findall(query)} <= there
-
-
-def test_openmetrics_is_given_to_whoever_asks_for_it(web: Web) -> None:
-    answer = web.ask("GET", "/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
-
-    assert (answer.header("Content-Type") or "").startswith("application/openmetrics-text")
-    assert any(family.name == "dispatcher_messages" for family in read_openmetrics(answer.text))
-
-
-def test_strangers_are_told_nothing(ledger: Ledger, key_ring: KeyRing) -> None:
-    with ledger.database.begin() as connection:
-        connection.execute(text("UPDATE engine SET clock_offset = '0'"))
-        good = api_keys.create(connection, "prometheus", ["metrics:read"])
-        poor = api_keys.create(connection, "backend", ["messages:read"])
-    real = {"smtp_url": "smtp://127.0.0.1:2525", "email_provider": "smtp", "public_url": "https://mail.shop.example"}
-
-    with serving(ledger.database, ledger.key_ring, ledger.home, **real) as web:
-        said = {
-            key: web.ask("GET", "/metrics", headers={"Authorization": f"Bearer {key}"} if key else {})
-            for key in ("", "dsp_wrong", poor, good)
-        }
-    assert [answer.status for answer in said.values()] == [401, 401, 403, 200]
-    assert not any("dispatcher_messages" in said[key].text for key in ("", "dsp_wrong", poor))
-
-    with serving(ledger.database, ledger.key_ring, ledger.home) as web:  # the sandbox
-        assert web.ask("GET", "/metrics").status == 200
-        assert web.ask("GET", "/metrics", headers={"Host": "mail.shop.example"}).status == 401
-
-
-def test_without_a_database_it_says_so(key_ring: KeyRing) -> None:
-    nowhere = create_engine("postgresql+psycopg://nobody@127.0.0.1:1/none")
-    page, _ = Metrics(nowhere, Figures()).scrape("")
-
-    found = samples_of(page.decode())
-    assert value(found, "database_up") == 0
-    assert value(found, "stopped") is None
-    assert ("process_start_time_seconds", ()) in found
-
-
-def test_the_ledger_is_left_alone_for_twenty_times_as_long_as_counting_took(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = [1000.0]
-    monkeypatch.setattr("dispatcher.metrics.counted.time.monotonic", lambda: clock[0])
-    counting = Counting(ledger.database)
-
-    def work_for_a_second(connection: Any) -> Any:
-        clock[0] += 1.0
-        return _Numbered()
-
-    monkeypatch.setattr("dispatcher.metrics.counted.count", work_for_a_second)
-    first = counting.newest()
-    wait_until(lambda: counting._rests_until > 0)
-    clock[0] += REST - 0.1
-    assert counting.newest() is first
-    clock[0] += 0.2
-    wait_until(lambda: counting.newest() is not first)
-
-
-class _Numbered:
-    """A count that is itself and no other."""
 
 
 def test_a_campaign_that_cannot_fire_shows(ledger: Ledger, web: Web) -> None:
