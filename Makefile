@@ -5,9 +5,9 @@ PYTHON ?= python3
 UV ?= uv
 BIN := .venv/bin
 # Each process has servers of its own; more than four would only wait for the disk.  One that crashes (a segmentation fault
-# inside the interpreter, seen once in many runs) is replaced and its test run again; a test that fails never is.
+# inside the interpreter, seen once in many runs) says where, is replaced, and its test run again; one that fails never is.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal \
-  --reruns 1 --only-rerun '^the process crashed$$'
+  --reruns 1 --only-rerun '^the process crashed$$' -r fER
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_ROOT_USER_ACTION = ignore
@@ -46,9 +46,10 @@ test: .venv/.dev ## the tests, against real PostgreSQL and Valkey
 test-all: .venv/.dev ## the tests and their longer campaigns
 	@HYPOTHESIS_PROFILE=check $(PYTEST)
 
+# AFTER_TEST=1 leaves out what a `make test` just before has run in the same way: all but examples and long tests.
 check: lint types arrows wheel ## what CI runs: lint, types, arrows, wheel, tests with more examples
 	@echo "tests, with more examples"
-	@HYPOTHESIS_PROFILE=check $(PYTEST) -m "not slow or reference"
+	@HYPOTHESIS_PROFILE=check $(PYTEST) -m "$(if $(AFTER_TEST),(thorough or hypothesis) and )not slow or reference"
 
 screenshots: .venv/.dev ## the pictures in docs/screenshots anew, from the real pages (needs Chromium)
 	@DISPATCHER_SCREENSHOTS=1 $(BIN)/python -m pytest tests/acceptance/test_pages_in_a_browser.py
