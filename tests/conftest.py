@@ -21,8 +21,8 @@ from dispatcher.errors import Refused
 from dispatcher.keys import KeyRing, open_key_ring
 from dispatcher.room_guard import is_running
 
-# `make test` tries the same examples every time; `make check` looks for new ones, and for more.
-hypothesis.settings.register_profile("test", deadline=None, derandomize=True)
+# `make test` tries the same examples every time; `make check` looks for new ones, and for five times as many.
+hypothesis.settings.register_profile("test", deadline=None, derandomize=True, max_examples=60)
 hypothesis.settings.register_profile("check", deadline=None, max_examples=300, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
 
