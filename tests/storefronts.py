@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+MAIL_CONSENT = "customers_email_marketing_consent/update"
+TEXT_CONSENT = "customers_marketing_consent/update"
 #: Which topic a sample body is of, where its file is not named after it.
 _EXEMPLARS = {"orders": "orders/create", "checkouts": "checkouts/update"}
 _REST = {"order": "orders/create", "customer": "customers/update", "abandoned_checkout": "checkouts/create"}
@@ -16,6 +18,11 @@ _VERBS = {"create": "created", "retrieve": "updated", "update": "updated", "list
 
 def sign(secret: str, body: bytes) -> str:
     return base64.b64encode(hmac.digest(secret.encode(), body, "sha256")).decode()
+
+
+def as_sent(body: Any) -> bytes:
+    """Return a body as JSON, and one that is bytes already as it is."""
+    return body if isinstance(body, bytes) else json.dumps(body).encode()
 
 
 def shopify_samples(webhooks: Path) -> list[tuple[str, str, bytes]]:
@@ -105,6 +112,12 @@ def shopify_customer(number: int = 77, **changes: Any) -> dict[str, Any]:
         "updated_at": "2026-11-01T10:00:00Z",
         "default_address": {"country_code": "RO", "province_code": "CJ", "zip": "400001"},
     } | changes
+
+
+def shopify_merge(kept: int, gone: int) -> dict[str, Any]:
+    ids = {"kept": kept, "deleted": gone}
+    return {f"admin_graphql_api_customer_{which}_id": f"gid://shopify/Customer/{n}" for which, n in ids.items()} | {
+        "admin_graphql_api_job_id": None, "status": "completed", "errors": []}  # fmt: skip
 
 
 def email_consent(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from small_workspace import write_workspace
 from sqlalchemy import Engine, text
-from storefronts import shopify_checkout, shopify_customer
+from storefronts import as_sent, shopify_checkout, shopify_customer
 
 from dispatcher import cli, mailroom
 from dispatcher.feedback import inbox
@@ -27,9 +27,8 @@ class House:
         return out or err
 
     def told(self, topic: str, body: Any) -> None:
-        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         with self.database.begin() as connection:
-            inbox.store(connection, self.key_ring, "shopify", raw, headers={"x-shopify-topic": topic})
+            inbox.store(connection, self.key_ring, "shopify", as_sent(body), headers={"x-shopify-topic": topic})
         inbox.sort_all(self.database, self.key_ring, mailroom.take)
 
 

@@ -1,0 +1,22 @@
+"""A shop on a real port, with secrets for both storefronts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flows import make_flows
+from sqlalchemy import Engine
+from telling import NEW, OLD, Shop
+from web_server import serving
+
+from dispatcher.keys import KeyRing
+
+
+@pytest.fixture
+def shop(database: Engine, key_ring: KeyRing, tmp_path: Path) -> Iterator[Shop]:
+    flows = make_flows(database, key_ring, tmp_path)
+    secrets = {"shopify_secret": f"{NEW},{OLD}", "woocommerce_secret": f"{NEW},{OLD}"}
+    with serving(database, key_ring, tmp_path / "home", **secrets) as web:
+        yield Shop(web, flows, database, key_ring)
