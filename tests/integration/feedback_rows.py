@@ -48,6 +48,12 @@ def add_left(
     return message_id
 
 
+def left(database: Engine, key_ring: KeyRing, **how: Any) -> UUID:
+    """Add a message that left, as `add_left` does, in a transaction of its own."""
+    with database.begin() as connection:
+        return add_left(connection, key_ring, **how)
+
+
 def report(message_id: UUID | None, kind: Kind | None, **more: Any) -> Report:
     """Return a report as a normaliser would; every one with an identity of its own unless told."""
     values: dict[str, Any] = {"source": "sendgrid", "channel": "email", "identity": str(uuid4()), "raw": {"a": "b"},

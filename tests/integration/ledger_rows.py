@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
 
 from dispatcher.keys import KeyRing
 
@@ -18,6 +18,13 @@ def wait_until(true: Callable[[], bool], *, seconds: float = 10) -> None:
     while not true():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.005)
+
+
+def waiting_for_a_lock(database: Engine) -> bool:
+    """Return whether somebody in this database waits for a lock."""
+    waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with database.connect() as connection:
+        return bool(connection.scalar(text(f"SELECT EXISTS ({waiting})")))
 
 
 def add_address(connection: Connection, key_ring: KeyRing, channel: str, normal: str) -> int:

@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from ledger_rows import add_address, add_contact, add_message, settle, wait_until
+from ledger_rows import add_address, add_contact, add_message, settle, wait_until, waiting_for_a_lock
 from sqlalchemy import Engine, text
 from unsubscribing import (
     BODY,
@@ -23,7 +23,6 @@ from unsubscribing import (
     message,
     post,
     present_address,
-    waiting_for_a_lock,
 )
 from web_server import Answer, Web, serving
 

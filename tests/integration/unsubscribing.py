@@ -96,15 +96,3 @@ def events(database: Engine, action: str = "withdrawn") -> int:
 
 def post(web: Web, token: str, **headers: str) -> Answer:
     return web.ask("POST", f"/u/{token}", BODY, ONE_CLICK | headers)
-
-
-def waiting_for_a_lock(database: Engine) -> bool:
-    with database.connect() as connection:
-        return bool(
-            connection.scalar(
-                text(
-                    "SELECT EXISTS (SELECT FROM pg_stat_activity "
-                    "WHERE datname = current_database() AND wait_event_type = 'Lock')"
-                )
-            )
-        )

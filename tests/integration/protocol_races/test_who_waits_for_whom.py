@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -12,6 +11,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from ledger_rows import wait_until, waiting_for_a_lock
 from racing import PEOPLE, SANDBOX, contact, ready, send_all, started, statuses
 from sqlalchemy import Engine, text
 
@@ -28,18 +28,6 @@ from dispatcher.sending import Hands, send_batch
 from dispatcher.settle import settle
 
 
-def waits_for_a_lock(database: Engine) -> None:
-    """Return when somebody in this database waits for a lock."""
-    deadline = time.monotonic() + 10
-    waiting = text("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() "
-                   "AND wait_event_type = 'Lock')")  # fmt: skip
-    while time.monotonic() < deadline:
-        with database.connect() as connection:
-            if connection.scalar(waiting):
-                return
-    raise AssertionError("nobody waits")
-
-
 def test_who_closes_a_batch_waits_with_no_message_in_its_hands(hands: Hands) -> None:
     started(hands.database)
     [batch_id] = ready(hands.database)
@@ -49,7 +37,7 @@ def test_who_closes_a_batch_waits_with_no_message_in_its_hands(hands: Hands) -> 
         merging.execute(text("UPDATE message SET facts = NULL WHERE contact_id = :p5"), {"p5": contact(merging, "p5")})
         closing = threading.Thread(target=send_batch, args=(hands, batch_id))
         closing.start()
-        waits_for_a_lock(hands.database)
+        wait_until(lambda: waiting_for_a_lock(hands.database))
         merging.execute(text("SELECT FROM message FOR UPDATE NOWAIT"))  # as an import that merges others, too
     closing.join()
 
@@ -74,7 +62,7 @@ def test_an_import_holds_old_tombstones_in_their_order(shop: Engine, key_ring: K
         locks.lock_contacts(authorising_, [p2])  # rendered before the merge
         importing = threading.Thread(target=take_in)
         importing.start()
-        waits_for_a_lock(shop)
+        wait_until(lambda: waiting_for_a_lock(shop))
         authorising_.execute(text("SELECT FROM contact WHERE id = :p3 FOR NO KEY UPDATE NOWAIT"), {"p3": p3})
     importing.join()
 
