@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mirroring import GROUP_LIST, House, house_of
-from sqlalchemy import Engine
+from mirroring import GROUP_LIST, House
 from standin_lists import Say
-from standins import stand_in
 
 from dispatcher.errors import Refused
-from dispatcher.keys import KeyRing
 from dispatcher.mirrors.comparing import What
 
 _NUMBERS = itertools.count()
@@ -71,12 +67,6 @@ class Story:
 
     def back(self) -> None:
         self.house.lists.answers = lambda _method, _target: None
-
-
-@pytest.fixture
-def house(database: Engine, key_ring: KeyRing) -> Iterator[House]:
-    with stand_in() as api, house_of(database, key_ring, api) as house:
-        yield house
 
 
 @settings(

@@ -20,6 +20,7 @@ from dispatcher.providers.http import Http
 from dispatcher.providers.sendgrid import SendGrid
 
 GROUP_LIST = f"group-{GROUP}"
+ANA, BEN, EVE = "ana@people.example", "ben@people.example", "eve@nowhere.example"
 
 
 @dataclass(repr=False)
