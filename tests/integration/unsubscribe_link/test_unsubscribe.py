@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +14,6 @@ from sqlalchemy import Engine, text
 from unsubscribing import (
     BODY,
     Person,
-    add_person,
     answers,
     consent_state,
     events,
@@ -30,22 +28,6 @@ from dispatcher import clock
 from dispatcher.keys import KeyRing
 from dispatcher.locks import lock_addresses, lock_contacts
 from dispatcher.tokens import UnsubscribeTokens
-
-
-@pytest.fixture
-def person(database: Engine, key_ring: KeyRing) -> Person:
-    return add_person(database, key_ring)
-
-
-@pytest.fixture
-def web(database: Engine, key_ring: KeyRing, tmp_path: Path) -> Iterator[Web]:
-    with serving(database, key_ring, tmp_path / "home") as web:
-        yield web
-
-
-@pytest.fixture
-def tokens(key_ring: KeyRing) -> UnsubscribeTokens:
-    return UnsubscribeTokens(key_ring)
 
 
 @pytest.mark.parametrize(

@@ -6,42 +6,18 @@ import random
 import re
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import structlog
 from ledger_rows import wait_until
 from sqlalchemy import Connection, Engine, text
 from structlog.testing import LogCapture
-from unsubscribing import (
-    Person,
-    add_person,
-    consent_state,
-    everything,
-    post,
-)
-from web_server import Web, serving
+from unsubscribing import Person, consent_state, everything, post
+from web_server import Web
 
 from dispatcher.keys import KeyRing
 from dispatcher.tokens import UnsubscribeTokens
-
-
-@pytest.fixture
-def person(database: Engine, key_ring: KeyRing) -> Person:
-    return add_person(database, key_ring)
-
-
-@pytest.fixture
-def web(database: Engine, key_ring: KeyRing, tmp_path: Path) -> Iterator[Web]:
-    with serving(database, key_ring, tmp_path / "home") as web:
-        yield web
-
-
-@pytest.fixture
-def tokens(key_ring: KeyRing) -> UnsubscribeTokens:
-    return UnsubscribeTokens(key_ring)
 
 
 def test_a_thousand_looks_change_nothing(database: Engine, web: Web, person: Person) -> None:
