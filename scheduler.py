@@ -15,7 +15,7 @@ import psycopg
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from dispatcher import logs
 from dispatcher.db import listen
@@ -91,7 +91,7 @@ def tick(runtime: Runtime) -> int:
                         wake(heard[topic])
                     else:
                         actors.hand_out_at_once(topic)
-            except (psycopg.OperationalError, OperationalError, ConnectionError) as error:
+            except (psycopg.Error, DBAPIError, ConnectionError) as error:
                 log.warning("scheduler.listening_again", error=type(error).__name__)
                 stopping.wait(1)
         return 0

@@ -14,7 +14,7 @@ import psycopg
 import structlog
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from dispatcher.errors import Refused
 
@@ -65,17 +65,27 @@ def notify(connection: Connection, topic: str) -> None:
 def insist(work: Callable[[], Result], **facts: Any) -> Result:
     """Return what `work`, a transaction of its own, returns; while the database is away, try for ever.
 
-    For what must be written because only this process knows it.  A server that is starting, a lock that is not free
-    and a deadlock count as away, too.  The answer of a commit may be lost: what would do harm twice is for `once`.
+    For what must be written because only this process knows it.  A server that is starting or only reads, a lock that
+    is not free and a deadlock count as away, too.  The answer of a commit may be lost: what would do harm twice is for
+    `once`.
     """
     wait = 0.1
     while True:
         try:
             return work()
-        except (OperationalError, InterfaceError) as error:
+        except DBAPIError as error:
+            if not _is_away(error):
+                raise
             log.warning("database.waiting", error=type(error.orig).__name__, wait_seconds=wait, **facts)
             time.sleep(wait)
             wait = min(wait * 2, 5.0)
+
+
+def _is_away(error: DBAPIError) -> bool:
+    """Whether trying again later can help; a standby, and a server whose disk is full, only read."""
+    return isinstance(error, (OperationalError, InterfaceError)) or isinstance(
+        error.orig, psycopg.errors.ReadOnlySqlTransaction
+    )
 
 
 def once(database: Engine, write: Callable[[Connection], None], **facts: Any) -> None:

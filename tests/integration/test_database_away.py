@@ -69,20 +69,30 @@ def statuses(database: Engine) -> dict[str, int]:
         return {row[0]: row[1] for row in rows}
 
 
+@pytest.mark.parametrize(
+    ("away", "back"),
+    [
+        ("ALLOW_CONNECTIONS false", "ALLOW_CONNECTIONS true"),
+        ("SET default_transaction_read_only = on", "RESET default_transaction_read_only"),  # a full disk, a standby
+    ],
+)
 def test_receipts_are_kept_until_the_database_is_back(
-    batch: int, database: Engine, key_ring: KeyRing, servers: tuple[str, str], tmp_path: Path
+    batch: int, database: Engine, key_ring: KeyRing, servers: tuple[str, str], tmp_path: Path, away: str, back: str
 ) -> None:
     administrator = engine_for(servers[0]).execution_options(isolation_level="AUTOCOMMIT")
     name = database.url.database
     gone, waited = threading.Event(), threading.Event()
 
-    def go_away() -> None:
+    def become(how: str) -> None:
         with administrator.connect() as connection:
-            connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
+            connection.execute(text(f"ALTER DATABASE {name} {how}"))
             connection.execute(
                 text("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = :name"),
                 {"name": name},
             )
+
+    def go_away() -> None:
+        become(away)
         gone.set()
 
     registration = register(database, tmp_path, kind="marketing", queues=["email.marketing"], slots=1)
@@ -91,8 +101,7 @@ def test_receipts_are_kept_until_the_database_is_back(
     sender.start()
     assert gone.wait(20)
     assert not waited.wait(0.5), "it must wait for the database"
-    with administrator.connect() as connection:
-        connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
+    become(back)
     assert waited.wait(20)
     sender.join()
 
@@ -113,6 +122,24 @@ def test_what_must_be_written_once_is_whether_or_not_the_lost_commit_arrived(dat
     assert network.lost == 1
     with database.connect() as connection:
         assert accounts.authorised_on(connection, "hello@shop.example", day) == 3
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_a_batch_whose_claim_lost_its_answer_is_let_go_at_once(
+    batch: int, database: Engine, key_ring: KeyRing, tmp_path: Path, arrives: bool
+) -> None:
+    registration = register(database, tmp_path, kind="marketing", queues=["email.marketing"], slots=1)
+    sandbox = Sandbox(tmp_path / "sandbox", "email")
+    with lossy_network(database) as (network, engine):
+        network.lose, network.arrives = b"UPDATE batch SET state = 'claimed'", arrives
+        with pytest.raises(OperationalError):
+            send_batch(hands_of(engine, key_ring, sandbox, registration), batch)
+    assert network.lost == 1
+    with database.begin() as connection:
+        connection.execute(text("UPDATE batch SET ticketed_at = NULL"))
+    [ticket] = release.release(database)  # nobody works at it, so nobody must be killed for it
+
+    assert send_batch(hands_of(database, key_ring, sandbox, registration), ticket.batch_id) == PEOPLE
 
 
 def test_what_could_never_be_settled_is_in_doubt_once_its_worker_is_dead(
