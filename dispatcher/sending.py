@@ -87,25 +87,26 @@ class Rendered:
 
 def send_batch(hands: Hands, batch_id: int) -> int:
     """Send what may be sent of a batch; return how many were handed over.  A doubled ticket finds nothing."""
-    with hands.database.begin() as connection:
-        claim = _claim(connection, batch_id, hands.worker_id)
-        if claim is None:
-            return 0
-        run = load_run(connection, claim.run_id)
-        renderer = Renderer(connection, run, hands.sender)
-        contents = connection.execute(_CONTENTS, {"run": claim.run_id, "batch": batch_id}).all()
-        rows = [row for row in contents if row.merged_into is None]
-        renderer.read_ahead(connection, [row.contact_id for row in rows])
-        renderer.track(connection, rows)
-    batch: _Batch | None = None
+    claim: Claim | None = None
     try:
+        with hands.database.begin() as connection:
+            claim = _claim(connection, batch_id, hands.worker_id)
+            if claim is None:
+                return 0
+            run = load_run(connection, claim.run_id)
+            renderer = Renderer(connection, run, hands.sender)
+            contents = connection.execute(_CONTENTS, {"run": claim.run_id, "batch": batch_id}).all()
+            rows = [row for row in contents if row.merged_into is None]
+            renderer.read_ahead(connection, [row.contact_id for row in rows])
+            renderer.track(connection, rows)
         batch = _Batch(hands, claim, run.channel, renderer)
         _follow(hands.database, [row.id for row in contents if row.merged_into is not None])
         rows.sort(key=lambda row: renderer.language(row.locale))  # mails of one language may share what is sent once
         batch.send(rows)
+        return batch.handed_over
     finally:
-        db.insist(lambda: _finish(hands.database, claim), finishing=batch_id)
-    return batch.handed_over
+        if claim is not None:  # even if its commit had no answer: a claim that nobody works at has us killed as wedged
+            db.insist(partial(_finish, hands.database, claim), finishing=batch_id)
 
 
 class _Batch:

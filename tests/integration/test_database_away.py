@@ -13,7 +13,7 @@ from lost_commits import lossy_network
 from people import add_person
 from small_workspace import write_workspace
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from dispatcher import db, release, rescue, runs
 from dispatcher.apply import apply
