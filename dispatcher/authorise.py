@@ -111,8 +111,9 @@ def _authorise(
     contact_ids = [candidate.contact_id for candidate in slice_]
     lock_contacts(connection, contact_ids)
     lock_addresses(connection, _addresses_of(connection, run.channel, contact_ids))
+    boot = boot_seconds()  # before the other clock: whoever is frozen between the two has less time left, not more
     now = clock.read_now(connection)
-    moment = Moment(now, boot_seconds())
+    moment = Moment(now, boot)
     by_contact = {candidate.contact_id: candidate for candidate in slice_}
     shop = load_shop(connection)
     order = order_of(run, shop, stopped=bool(stopped), urgent=urgent)

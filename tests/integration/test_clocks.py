@@ -1,0 +1,72 @@
+"""A worker that is frozen while it reads the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from at_work import AtWork, noon_ahead
+from people import add_person
+from sqlalchemy import Engine, event, text
+
+from dispatcher.keys import KeyRing
+from dispatcher.providers.protocol import Envelope, Moment, Receipt, boot_seconds
+from dispatcher.providers.sandbox import Sandbox
+
+PEOPLE = 3
+FROZEN = timedelta(seconds=0.4)
+
+
+@pytest.fixture
+def shop(database: Engine, key_ring: KeyRing, tmp_path: Path) -> AtWork:
+    at_work = AtWork(database, key_ring, tmp_path, {}, starts=noon_ahead())
+    with database.begin() as connection:
+        for number in range(PEOPLE):
+            add_person(connection, key_ring, f"p{number}")
+    return at_work
+
+
+@contextmanager
+def frozen_after_each_look_at_the_clock(database: Engine, seconds: float) -> Iterator[None]:
+    with database.connect() as other:
+
+        def freeze(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+            if "clock_timestamp() + clock_offset" in statement:
+                other.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": seconds})
+
+        event.listen(database, "after_cursor_execute", freeze)
+        try:
+            yield
+        finally:
+            event.remove(database, "after_cursor_execute", freeze)
+
+
+class Watchful(Sandbox):
+    """A sandbox that looks how far behind the engine's clock its worker believes to be."""
+
+    behind = timedelta(0)
+
+    def __init__(self, shop: AtWork) -> None:
+        super().__init__(shop.home / "sandbox", "email")
+        self._shop = shop
+
+    def hand_over(self, slice_: Sequence[Envelope], moment: Moment, deadline: float) -> list[Receipt]:
+        believed = moment.instant(boot_seconds())
+        self.behind = self._shop.now() - believed
+        return super().hand_over(slice_, moment, deadline)
+
+
+def test_a_worker_that_was_frozen_right_after_it_read_the_clock_knows_how_late_it_is(shop: AtWork) -> None:
+    sandbox = Watchful(shop)
+    shop.hands = replace(shop.hands, providers={"email": sandbox})
+    shop.plan(shop.start("hello"))
+    with frozen_after_each_look_at_the_clock(shop.database, FROZEN.total_seconds()):
+        shop.send()
+
+    assert len(shop.sent()) == PEOPLE
+    assert sandbox.behind < FROZEN / 2  # else what it authorised by day may leave at night
