@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, text
 
 from dispatcher.rates.adaptive import Pace
 from dispatcher.rates.buckets import Bucket
-from dispatcher.rates.circuit import Circuit, State
+from dispatcher.rates.circuit import LONGEST_REST, Circuit, State, is_ahead
 from dispatcher.rates.rules import LaneName, Rates
 
 
@@ -32,6 +32,10 @@ class Lane:
 
     def bucket(self, now: datetime) -> Bucket | None:
         return None if self.per_second is None else Bucket(self.per_second, self.burst, self.arrival, now)
+
+    def rests_until(self, now: datetime) -> datetime | None:
+        """When something of it may be authorised again; None: now."""
+        return self.paused_until if is_ahead(self.paused_until, now, LONGEST_REST) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +80,9 @@ class LaneState:
 
 def read_states(connection: Connection, now: datetime) -> list[LaneState]:
     """Return every lane's state, also of those nobody has set anything for, by name."""
-    rows = {row.name: row for row in connection.execute(text("SELECT * FROM lane"))}
-    return [_state(name, rows.get(name), now) for name in sorted(get_args(LaneName))]
-
-
-def _state(name: str, row: Row[Any] | None, now: datetime) -> LaneState:
-    if row is None:
-        return LaneState(name, None, 1, timedelta(0))
-    rests = max(row.paused_until - now, timedelta(0)) if row.paused_until is not None else timedelta(0)
-    return LaneState(name, row.rate_per_second, row.burst, rests)
+    rows = {row.name: lane_of(row) for row in connection.execute(text("SELECT * FROM lane"))}
+    lanes = [rows.get(name, Lane(name)) for name in sorted(get_args(LaneName))]
+    return [LaneState(lane.name, lane.per_second, lane.burst, (lane.rests_until(now) or now) - now) for lane in lanes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +155,12 @@ def set_accounts(connection: Connection, accounts: Mapping[str, Sequence[str]]) 
 
 
 def rest(connection: Connection, name: str, wait: timedelta, now: datetime) -> None:
-    """Let nothing of the lane be authorised until `wait` is over; a longer rest that it has already stays."""
+    """Let nothing of the lane be authorised until `wait`, at most `LONGEST_REST`, is over; a longer one stays."""
     connection.execute(
         text("""INSERT INTO lane (name, paused_until) VALUES (:name, :until)
-                ON CONFLICT (name) DO UPDATE SET paused_until = GREATEST(lane.paused_until, excluded.paused_until)"""),
-        {"name": name, "until": now + wait},
+                ON CONFLICT (name) DO UPDATE SET
+                    paused_until = LEAST(GREATEST(lane.paused_until, excluded.paused_until), :latest)"""),
+        {"name": name, "until": now + min(wait, LONGEST_REST), "latest": now + LONGEST_REST},
     )
 
 
@@ -171,10 +170,12 @@ def read_lane(connection: Connection, name: str, *, lock: bool = False) -> Lane:
         text(f"SELECT * FROM lane WHERE name = :name{' FOR UPDATE' if lock else ''}"),  # noqa: S608 - a constant
         {"name": name},
     ).one_or_none()
-    if row is None:
-        return Lane(name)
+    return Lane(name) if row is None else lane_of(row)
+
+
+def lane_of(row: Row[Any]) -> Lane:
     until = (row.paused_until, row.turn_until, row.line_until)
-    return Lane(name, row.rate_per_second, row.burst, row.theoretical_arrival_at, *until)
+    return Lane(row.name, row.rate_per_second, row.burst, row.theoretical_arrival_at, *until)
 
 
 def read_accounts(connection: Connection, names: Collection[str], *, lock: bool = False) -> dict[str, Account]:

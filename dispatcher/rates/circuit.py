@@ -76,13 +76,13 @@ def admits(circuit: Circuit, now: datetime) -> Literal["all", "probe"] | datetim
     if circuit.state == "closed":
         return "all"
     if circuit.state == "open":
-        return circuit.open_until if _is_ahead(circuit.open_until, now, LONGEST_WAIT) else "probe"
-    if _is_ahead(circuit.probe_until, now, PROBE_WITHIN):
+        return circuit.open_until if is_ahead(circuit.open_until, now, LONGEST_WAIT) else "probe"
+    if is_ahead(circuit.probe_until, now, PROBE_WITHIN):
         return min(circuit.probe_until, now + ASK_AGAIN)
     return "probe"
 
 
-def _is_ahead(until: datetime | None, now: datetime, longest: timedelta) -> TypeGuard[datetime]:
+def is_ahead(until: datetime | None, now: datetime, longest: timedelta) -> TypeGuard[datetime]:
     """Whether it is still to come; much further ahead than it was ever set, the clock was set back since."""
     return until is not None and now < until <= now + longest + _CLOCK_SET_BACK
 

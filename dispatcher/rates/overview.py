@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 
 from dispatcher import clock
 from dispatcher.errors import Refused
-from dispatcher.rates.accounts import account_of, authorised_on
+from dispatcher.rates.accounts import account_of, authorised_on, lane_of
 from dispatcher.rates.rules import day_of
 from dispatcher.rates.units import UNITS
 from dispatcher.shop import load_shop
@@ -30,7 +30,7 @@ def read(connection: Connection) -> dict[str, Any]:
                 "name": row.name,
                 "rate": row.rate_per_second,
                 "burst": row.burst,
-                "rests_until": row.paused_until if row.paused_until and row.paused_until > now else None,
+                "rests_until": lane_of(row).rests_until(now),
                 "accounts": row.accounts or [],
             }
             for row in lanes

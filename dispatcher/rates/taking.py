@@ -110,9 +110,9 @@ def _take(
         return _all(offers[0], known[names[0]], wanted, now)
     row = accounts.read_lane(connection, lane, lock=True)
     known = accounts.read_accounts(connection, names, lock=True)
-    if row.paused_until is not None and row.paused_until > now:
-        because = {"because": "rest", "lane": lane, "until": row.paused_until}
-        return Taken(known[names[0]], deferred=_all_until(wanted, row.paused_until, because))
+    if (rests_until := row.rests_until(now)) is not None:
+        because = {"because": "rest", "lane": lane, "until": rests_until}
+        return Taken(known[names[0]], deferred=_all_until(wanted, rests_until, because))
     chosen = _choose(offers, known, now)
     if isinstance(chosen, datetime):
         account = known[names[0]]
@@ -128,7 +128,7 @@ def is_limited(lane: Lane, known: Mapping[str, Account], now: datetime) -> bool:
 
 
 def _limited(lane: Lane, now: datetime) -> bool:
-    return lane.per_second is not None or (lane.paused_until is not None and lane.paused_until > now)
+    return lane.per_second is not None or lane.rests_until(now) is not None
 
 
 def _troubled(account: Account, now: datetime) -> bool:

@@ -1,4 +1,4 @@
-"""A worker that is frozen while it reads the clock."""
+"""A worker that is frozen while it reads the clock, and a clock that is set back."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from at_work import AtWork, noon_ahead
 from people import add_person
 from sqlalchemy import Engine, event, text
 
+from dispatcher import clock
 from dispatcher.keys import KeyRing
 from dispatcher.providers.protocol import Envelope, Moment, Receipt, boot_seconds
 from dispatcher.providers.sandbox import Sandbox
+from dispatcher.rates import accounts
 
 PEOPLE = 3
 FROZEN = timedelta(seconds=0.4)
@@ -70,3 +72,13 @@ def test_a_worker_that_was_frozen_right_after_it_read_the_clock_knows_how_late_i
 
     assert len(shop.sent()) == PEOPLE
     assert sandbox.behind < FROZEN / 2  # else what it authorised by day may leave at night
+
+
+def test_a_lane_that_rested_when_the_clock_was_set_back_rests_no_longer_than_it_was_told(shop: AtWork) -> None:
+    with shop.database.begin() as connection:
+        accounts.rest(connection, "email.marketing", timedelta(seconds=30), clock.read_now(connection))
+    shop.move_to(shop.now() - timedelta(hours=5))
+    run_id = shop.plan(shop.start("hello"))
+    shop.send()
+
+    assert shop.became(run_id) == {"sent": PEOPLE}
