@@ -194,7 +194,8 @@ class _Taking:
         self._most = 1 if probe else offer.slice_size
         self._lane_bucket = lane.bucket(now)
         self._account_bucket = account.bucket(now)
-        self._marketing_bucket = account.marketing_bucket(now) if lane.name.endswith(".marketing") else None
+        self._marketing = lane.name.endswith(".marketing")
+        self._marketing_bucket = account.marketing_bucket(now) if self._marketing else None
         self._buckets = [b for b in (self._lane_bucket, self._account_bucket, self._marketing_bucket) if b is not None]
 
     def take(self, wanted: Sequence[Wanted], warming: tuple[date, int] | None) -> Taken:
@@ -232,7 +233,7 @@ class _Taking:
             name: _Domain(
                 name,
                 Bucket(row.rate_per_second, row.burst, row.theoretical_arrival_at, self._now),
-                row.line_until,
+                row.line_until if self._marketing else None,
             )
             for name, row in rows.items()
         }
@@ -266,9 +267,13 @@ class _Taking:
         for domain in domains.values():
             if domain.touched:
                 connection.execute(
-                    text("""UPDATE domain_rate SET theoretical_arrival_at = :at, line_until = :line
-                            WHERE name = :name"""),
-                    {"at": domain.bucket.arrival, "line": domain.line_until, "name": domain.name},
+                    text("""UPDATE domain_rate SET theoretical_arrival_at = :at,
+                                   line_until = COALESCE(:line, line_until) WHERE name = :name"""),
+                    {
+                        "at": domain.bucket.arrival,
+                        "line": domain.line_until if self._marketing else None,
+                        "name": domain.name,
+                    },
                 )
         if taken.going and warming is not None:
             accounts.count_on(connection, self._speed.sender, warming[0], len(taken.going))
@@ -281,7 +286,9 @@ class _Taking:
 
 
 class _Domain:
-    """A domain that has a rate, and the line of those who wait for it."""
+    """A domain that has a rate, and the line of those who wait for it: marketing in the one that is written down, what
+    else goes there before it, behind those of its own slice alone.
+    """
 
     def __init__(self, name: str, bucket: Bucket, line_until: datetime | None) -> None:
         self.name, self.bucket, self.line_until = name, bucket, line_until

@@ -95,3 +95,14 @@ def test_a_domain_at_its_rate_holds_up_nobody_else(database: Engine) -> None:
     moments = [taken.deferred[one.message_id].until for one in slow[2:]]
     assert [later - sooner for sooner, later in itertools.pairwise(moments)] == [timedelta(seconds=10)] * 2
     assert len(take(database, "email.marketing", slow, offers=[TWILIO], speed=speed).going) == 5  # of SMTP alone
+
+
+def test_an_order_confirmation_does_not_stand_in_the_line_of_a_sale_to_its_domain(database: Engine) -> None:
+    rates = set_rates(database, domains={"slow.example": {"per_second": 0.1, "burst": 2}})
+    speed = Speed(rates, sender="hello@shop.example")
+    sale, [order] = wanted(50, domain="slow.example"), wanted(1, domain="slow.example")
+    put_off = take(database, "email.marketing", sale, speed=speed).deferred
+    turn = take(database, "email.transactional", [order], speed=speed).deferred[order.message_id]
+
+    assert turn.until <= min(deferral.until for deferral in put_off.values()) + timedelta(seconds=1)
+    assert len(take(database, "email.transactional", [order], speed=speed, later=timedelta(seconds=11)).going) == 1
