@@ -18,6 +18,8 @@ GATHER_PAGE = 5_000
 _BORN = "born"
 #: A ticket that no worker has taken after this long is taken for lost; a second one does no harm.
 TICKET_OVERDUE = timedelta(seconds=10)
+#: How long the batches of a run that cannot be read are left alone.
+PUT_ASIDE = timedelta(minutes=1)
 #: So many tickets a worker slot may wait in a lane's queue: enough to keep busy, few enough to change one's mind.
 TICKETS_PER_SLOT = 4
 
@@ -37,6 +39,7 @@ WITH lane_slots AS (
            row_number() OVER (PARTITION BY b.lane ORDER BY b.id) AS place
     FROM batch b JOIN run r ON r.id = b.run_id
     WHERE b.state = 'ready' AND r.state IN ('planning', 'running')
+      AND (b.lease_until <= clock_timestamp()) IS NOT FALSE
 )
 UPDATE batch SET ticketed_at = clock_timestamp()
 FROM waiting LEFT JOIN lane_slots ON lane_slots.queue = waiting.lane
@@ -81,6 +84,15 @@ def release(database: Engine) -> list[Ticket]:
     with database.begin() as connection:
         rows = connection.execute(_TICKETS, {"overdue": TICKET_OVERDUE, "per_slot": TICKETS_PER_SLOT}).all()
     return [Ticket(row.id, row.lane) for row in sorted(rows)]
+
+
+def put_aside(connection: Connection, batch_id: int) -> None:
+    """Hand out no tickets of the run of a batch that nobody could claim for a while: its lane is other runs', too."""
+    connection.execute(
+        text("""UPDATE batch SET lease_until = clock_timestamp() + :aside, ticketed_at = NULL
+                WHERE state = 'ready' AND run_id = (SELECT run_id FROM batch WHERE id = :id AND state = 'ready')"""),
+        {"id": batch_id, "aside": PUT_ASIDE},
+    )
 
 
 def _stopped(connection: Connection) -> bool:

@@ -16,8 +16,9 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy import Connection, Engine, Row, text
+from sqlalchemy.exc import DBAPIError
 
-from dispatcher import clicks, clock, db, identity, outranked, suppression
+from dispatcher import clicks, clock, db, identity, outranked, release, suppression
 from dispatcher.authorise import LEASE, Authorised, Candidate, Claim, authorise
 from dispatcher.errors import DispatcherError
 from dispatcher.figures import Figures
@@ -104,6 +105,12 @@ def send_batch(hands: Hands, batch_id: int) -> int:
         rows.sort(key=lambda row: renderer.language(row.locale))  # mails of one language may share what is sent once
         batch.send(rows)
         return batch.handed_over
+    except DBAPIError:
+        raise
+    except Exception:  # of its run or its template, if it could not even be claimed: somebody must mend that
+        with hands.database.begin() as connection:
+            release.put_aside(connection, batch_id)
+        raise
     finally:
         if claim is not None:  # even if its commit had no answer: a claim that nobody works at has us killed as wedged
             db.insist(partial(_finish, hands.database, claim), finishing=batch_id)

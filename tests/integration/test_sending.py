@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from uuid import UUID
 
 import pytest
 from people import add_person, say
+from pydantic import ValidationError
 from small_workspace import FILES, write_workspace
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import ProgrammingError
@@ -462,3 +464,29 @@ def test_nothing_is_authorised_to_leave_after_its_expiry(hands: Hands) -> None:
 
     with hands.database.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM message WHERE send_deadline <= expires_at")) == PEOPLE
+
+
+def test_a_run_that_cannot_be_sent_holds_up_no_other(hands: Hands) -> None:
+    broken, places = planned(hands.database), 2 * release.TICKETS_PER_SLOT
+    with hands.database.begin() as connection:
+        connection.execute(text("UPDATE run SET definition = '{}'"))
+        connection.execute(  # as many batches as a large run has
+            text("INSERT INTO batch (run_id, lane) SELECT :run, 'email.marketing' FROM generate_series(1, :more)"),
+            {"run": broken, "more": 2 * places},
+        )
+        connection.execute(text("UPDATE message SET due_at = due_at + interval '2 days'"))  # it is nobody's rival
+    tickets = release.release(hands.database)
+    assert len(tickets) == places
+    for ticket in tickets:
+        with pytest.raises(ValidationError):
+            send_batch(hands, ticket.batch_id)
+    good = planned(hands.database, "again")
+    for ticket in release.release(hands.database):
+        send_batch(hands, ticket.batch_id)
+
+    with hands.database.connect() as connection:
+        became = connection.scalars(text("SELECT status FROM message WHERE run_id = :run"), {"run": good})
+        assert Counter(became) == {"sent": PEOPLE}
+        connection.execute(text("UPDATE batch SET lease_until = lease_until - interval '1 min'"))
+        connection.commit()
+    assert len(release.release(hands.database)) == places  # whoever mends the run need not know of its batches
