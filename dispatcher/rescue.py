@@ -158,7 +158,7 @@ def _free(connection: Connection, worker: Row[Any], batches: list[int]) -> tuple
     """Settle the dead worker's messages; return how many are in doubt and how many go on."""
     unknown = connection.execute(
         # Of every batch it had: one that it closed may hold a message that it could not settle.
-        text("""UPDATE message m SET status = 'unknown', settled_at = :now FROM batch b
+        text("""UPDATE message m SET status = 'unknown', settled_at = GREATEST(:now, m.authorised_at) FROM batch b
                 WHERE b.worker_id = :worker AND m.run_id = b.run_id AND m.batch_id = b.id
                 AND m.status = 'sending' AND m.worker_id = :worker"""),
         {"now": clock.read_now(connection), "worker": worker.id},

@@ -20,7 +20,7 @@ _FIRST_WAIT = timedelta(seconds=5)
 # Only the try that these receipts are of: the answer of a commit may be lost, and what is then written once more may
 # find the message in this worker's hands again.
 _SETTLE = text("""
-UPDATE message m SET status = x.status, reason = x.reason, handed_over_at = x.handed_over_at, settled_at = :now,
+UPDATE message m SET status = x.status, reason = x.reason, handed_over_at = x.handed_over_at, settled_at = :settled_at,
        provider_ref = x.ref, facts = CASE WHEN x.detail IS NOT NULL THEN jsonb_build_object('because', x.detail) END
 FROM unnest(CAST(:ids AS uuid[]), CAST(:statuses AS text[]), CAST(:reasons AS text[]), CAST(:moments AS timestamptz[]),
             CAST(:refs AS text[]), CAST(:details AS text[])) AS x(id, status, reason, handed_over_at, ref, detail)
@@ -39,7 +39,7 @@ WHERE m.id = x.id AND m.status IN ('sent', 'delivered', 'bounced') AND m.handed_
 _FILE_ATTEMPT = text("""
 INSERT INTO attempt (message_id, number, authorised_at, authorise_seq, send_deadline, settled_at, worker_id, provider,
                      units, outcome, detail)
-SELECT m.id, m.attempts, m.authorised_at, m.authorise_seq, m.send_deadline, :now, m.worker_id, m.provider,
+SELECT m.id, m.attempts, m.authorised_at, m.authorise_seq, m.send_deadline, :settled_at, m.worker_id, m.provider,
        m.units, 'not_sent', x.detail
 FROM unnest(CAST(:ids AS uuid[]), CAST(:details AS text[])) AS x(id, detail)
 JOIN message m ON m.id = x.id AND m.status = 'sending' AND m.worker_id = :worker
@@ -76,6 +76,7 @@ def _write(
     connection: Connection, worker_id: UUID, message_ids: Sequence[UUID], receipts: Sequence[Receipt], moment: Moment
 ) -> None:
     now = clock.read_now(connection)
+    settled_at = max(now, moment.at)  # the clock may have been set back since
     mine = {"worker": worker_id, "authorised_at": moment.at}
     settled: list[tuple[Any, ...]] = []
     again: list[tuple[UUID, str, timedelta]] = []
@@ -91,13 +92,13 @@ def _write(
         written = connection.execute(
             _SETTLE,
             {"ids": ids, "statuses": statuses, "reasons": reasons, "moments": moments, "refs": refs,
-             "details": details, "now": now, **mine},
+             "details": details, "settled_at": settled_at, **mine},
         )  # fmt: skip
         if written.rowcount < len(settled):
             connection.execute(_OVERTAKEN, {"ids": ids, "moments": moments, "refs": refs, **mine})
     if again:
         ids, details, waits = (list(column) for column in zip(*again, strict=True))
-        connection.execute(_FILE_ATTEMPT, {"ids": ids, "details": details, "now": now, **mine})
+        connection.execute(_FILE_ATTEMPT, {"ids": ids, "details": details, "settled_at": settled_at, **mine})
         connection.execute(
             _BACK_TO_PENDING,
             {"ids": ids, "waits": waits, "now": now, "longest": _LONGEST_WAIT, "first": _FIRST_WAIT, **mine},

@@ -172,8 +172,8 @@ def _count(tally: Tally, fresh: Sequence[tuple[Event, str | None]], known: int) 
 
 
 _MOVE = text("""
-UPDATE message m SET status = x.status, reason = x.reason, settled_at = COALESCE(m.settled_at, :now),
-       provider_ref = COALESCE(m.provider_ref, x.ref)
+UPDATE message m SET status = x.status, reason = x.reason, provider_ref = COALESCE(m.provider_ref, x.ref),
+       settled_at = COALESCE(m.settled_at, GREATEST(:now, m.authorised_at))
 FROM unnest(CAST(:ids AS uuid[]), CAST(:statuses AS text[]), CAST(:reasons AS text[]), CAST(:refs AS text[]))
     AS x(id, status, reason, ref)
 WHERE m.id = x.id

@@ -16,9 +16,10 @@ from sqlalchemy import Engine, event, text
 
 from dispatcher import clock
 from dispatcher.keys import KeyRing
-from dispatcher.providers.protocol import Envelope, Moment, Receipt, boot_seconds
+from dispatcher.providers.protocol import Envelope, Moment, NotSent, Receipt, boot_seconds
 from dispatcher.providers.sandbox import Sandbox
 from dispatcher.rates import accounts
+from dispatcher.verify import verify
 
 PEOPLE = 3
 FROZEN = timedelta(seconds=0.4)
@@ -82,3 +83,34 @@ def test_a_lane_that_rested_when_the_clock_was_set_back_rests_no_longer_than_it_
     shop.send()
 
     assert shop.became(run_id) == {"sent": PEOPLE}
+
+
+class SetBack(Sandbox):
+    """A sandbox during whose first hand-over the clock is set back by an hour."""
+
+    def __init__(self, shop: AtWork, *, takes_it: bool) -> None:
+        super().__init__(shop.home / "sandbox", "email")
+        self._shop, self._takes_it = shop, takes_it
+        self._first = True
+
+    def hand_over(self, slice_: Sequence[Envelope], moment: Moment, deadline: float) -> list[Receipt]:
+        first, self._first = self._first, False
+        if first:
+            self._shop.move_to(self._shop.now() - timedelta(hours=1))
+        if first and not self._takes_it:
+            return [NotSent("not now", answered=True) for _ in slice_]
+        return super().hand_over(slice_, moment, deadline)
+
+
+@pytest.mark.parametrize("takes_it", [True, False])
+def test_a_clock_set_back_during_a_hand_over_breaks_no_invariant(shop: AtWork, takes_it: bool) -> None:
+    shop.hands = replace(shop.hands, providers={"email": SetBack(shop, takes_it=takes_it)})
+    run_id = shop.plan(shop.start("hello"))
+    shop.send()
+    shop.move_to(shop.now() + timedelta(hours=1, minutes=1))
+    shop.send()
+
+    assert shop.became(run_id) == {"sent": PEOPLE}
+    with shop.database.connect() as connection:
+        report = verify(connection, shop.key_ring, shop.home / "sandbox" / "outbox.jsonl")
+    assert [finding for result in report.results for finding in result.findings] == []
