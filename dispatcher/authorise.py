@@ -19,8 +19,9 @@ from sqlalchemy.exc import DBAPIError
 from dispatcher import audience, clock, db, outranked
 from dispatcher.facts import Facts
 from dispatcher.facts_page import order_of, read_facts
-from dispatcher.gates import Defer, Reason, Send, Skip, Verdict, decide, open_until, within_expiry
+from dispatcher.gates import Defer, Reason, Send, Skip, Verdict, decide, within_expiry
 from dispatcher.locks import heed_brake, lock_addresses, lock_contacts
+from dispatcher.openings import open_until
 from dispatcher.providers.protocol import Moment, boot_seconds
 from dispatcher.rates import accounts, taking
 from dispatcher.rates.taking import Offer, Speed, Taken, Wanted

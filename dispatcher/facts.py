@@ -117,6 +117,10 @@ class Facts:
     rank: Rank | None = None  #: this message's own; None: every rival goes first
 
     @property
+    def silences_to_keep(self) -> tuple[LocalSilence, ...]:
+        return self.silences if self.run.heeds_quiet_hours else ()
+
+    @property
     def flow_exited(self) -> bool:
         return self.flow is not None and self.flow.ended_by is not None
 

@@ -1,7 +1,11 @@
 """May this message go now?  Facts in, verdict out.
 
-`decide` asks the gates in order and returns the first objection.  Plan, authorise, simulate and explain all ask it,
-and nothing else decides.  Consent and quiet hours come before caps: what is blocked or parked never eats a slot.
+`decide` asks the gates in the order of this file and returns the first objection.  Plan, authorise, simulate and
+explain all ask it, and nothing else decides.  Consent and quiet hours come before caps: what is blocked or parked never
+eats a slot.
+
+Only marketing needs consent, heeds a person's pause, gives way to rivals and is capped.  Quiet hours bind marketing,
+and of the rest the transactional texts that are not urgent.  Every other gate binds every message.
 """
 
 from __future__ import annotations
@@ -12,11 +16,11 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from dispatcher import own_hours
 from dispatcher.caps import rivals_for, room_under
 from dispatcher.facts import Facts
+from dispatcher.openings import moment_in, next_opening, only_they_object, welcome_from
 from dispatcher.places import TZDATA_VERSION
-from dispatcher.quiet_hours import HORIZON, Opening, in_effect, next_opening, unknown_calendars
+from dispatcher.quiet_hours import HORIZON, in_effect, unknown_calendars
 
 
 class Reason(StrEnum):
@@ -74,7 +78,9 @@ ASK_AGAIN = {
     Reason.SOURCE_STALE: timedelta(minutes=5),
     Reason.PLACE_UNKNOWN: timedelta(hours=1),
 }
-_MOST_SPREAD = timedelta(minutes=30)
+
+
+# --- may anything leave, and where to
 
 
 def not_stopped(facts: Facts, now: datetime) -> Verdict:
@@ -96,6 +102,9 @@ def has_address(facts: Facts, now: datetime) -> Verdict:
 
 def address_works(facts: Facts, now: datetime) -> Verdict:
     return SEND if facts.address_ok else Skip(Reason.BAD_ADDRESS, {"channel": facts.run.channel})
+
+
+# --- may we write to this person
 
 
 def not_suppressed(facts: Facts, now: datetime) -> Verdict:
@@ -140,6 +149,9 @@ def not_paused(facts: Facts, now: datetime) -> Verdict:
     return Skip(Reason.PAUSED, {"paused_until": facts.paused_until})
 
 
+# --- is it still for them
+
+
 def in_segment(facts: Facts, now: datetime) -> Verdict:
     return SEND if facts.in_segment else Skip(Reason.NOT_IN_SEGMENT)
 
@@ -172,6 +184,9 @@ def in_time(facts: Facts, now: datetime) -> Verdict:
     return Skip(Reason.LATE) if facts.too_late else SEND
 
 
+# --- is it the time for it
+
+
 def place_known(facts: Facts, now: datetime) -> Verdict:
     """An hour that suits no place, and holidays that we cannot know, are as good as no place."""
     if not facts.run.heeds_quiet_hours or (because := _place_objection(facts, now)) is None:
@@ -192,22 +207,16 @@ def _place_objection(facts: Facts, now: datetime) -> str | None:
         return None
     if missing := unknown_calendars(facts.silences):
         return f"there is no calendar of holidays for {', '.join(missing)}"
-    if next_opening(now, facts.silences, facts.run.guard) is None and not _only_they_object(facts, now):
+    if next_opening(facts, now) is None and not only_they_object(facts, now):
         return "no hour within nine days suits every place they may be in"
     return None
 
 
-def _only_they_object(facts: Facts, now: datetime) -> bool:
-    """Whether there would be an opening, but for the person's own quiet hours: that says nothing of the place."""
-    others = tuple(local for local in facts.silences if local.source != own_hours.SOURCE)
-    return others != facts.silences and next_opening(now, others, facts.run.guard) is not None
-
-
 def outside_quiet_hours(facts: Facts, now: datetime) -> Verdict:
-    if not facts.silences or not facts.run.heeds_quiet_hours:
+    if not facts.silences_to_keep:
         return SEND
-    opening = next_opening(now, facts.silences, facts.run.guard)
-    if opening is None and not _only_they_object(facts, now):  # `place_known` has objected
+    opening = next_opening(facts, now)
+    if opening is None and not only_they_object(facts, now):  # `place_known` has objected
         return SEND
     if opening is not None and opening.opens_at == now:
         return SEND
@@ -220,27 +229,11 @@ def outside_quiet_hours(facts: Facts, now: datetime) -> Verdict:
     }
     if opening is None:
         return Defer(now + HORIZON, Reason.QUIET_HOURS, shown)
-    until = _spread_over(opening, facts)
-    return Defer(until, Reason.QUIET_HOURS, shown | {"opens_at": opening.opens_at, "closes_at": opening.closes_at})
+    shown |= {"opens_at": opening.opens_at, "closes_at": opening.closes_at}
+    return Defer(moment_in(opening, facts), Reason.QUIET_HOURS, shown)
 
 
-def _spread_over(opening: Opening, facts: Facts) -> datetime:
-    """Return this message's own moment of an opening: not all who waited for it leave at once."""
-    length = (opening.closes_at - opening.opens_at) if opening.closes_at else _MOST_SPREAD * 10
-    moment = opening.opens_at + min(_MOST_SPREAD, length / 10, length - facts.run.guard) * facts.spread
-    return moment if moment < facts.expires_at else opening.opens_at  # rather in the stampede than too late
-
-
-def open_until(facts: Facts, now: datetime) -> datetime:
-    """Return from when on the message is not welcome any more: its next silence or its expiry.
-
-    What a provider that keeps messages is told (the `ValidityPeriod` of an SMS).
-    """
-    if not facts.silences or not facts.run.heeds_quiet_hours:
-        return facts.expires_at
-    opening = next_opening(now, facts.silences, facts.run.guard)
-    closes_at = opening.closes_at if opening is not None else now
-    return facts.expires_at if closes_at is None else min(closes_at, facts.expires_at)
+# --- is there room for one more
 
 
 def not_outranked(facts: Facts, now: datetime) -> Verdict:
@@ -275,16 +268,11 @@ def under_caps(facts: Facts, now: datetime) -> Verdict:
     last = max(full, key=lambda room: room.frees_at or now)
     shown = {"cap": last.cap.name, "counted": last.counted, "frees_at": last.frees_at}
     if facts.run.on_cap == "defer" and last.frees_at is not None:
-        return Defer(_welcome_from(last.frees_at, facts), Reason.CAPPED, shown)
+        return Defer(welcome_from(last.frees_at, facts), Reason.CAPPED, shown)
     return Skip(Reason.CAPPED, shown)
 
 
-def _welcome_from(at: datetime, facts: Facts) -> datetime:
-    """Return `at`, or if that is in quiet hours this message's moment of the next opening."""
-    if not facts.silences or not facts.run.heeds_quiet_hours:
-        return at
-    opening = next_opening(at, facts.silences, facts.run.guard)
-    return at if opening is None or opening.opens_at == at else _spread_over(opening, facts)
+# --- all of them
 
 
 Gate = Callable[[Facts, datetime], Verdict]

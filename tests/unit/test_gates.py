@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from dispatcher.definitions import Cap, Silence
 from dispatcher.facts import Counted, Facts, Flow, Rival, RunFacts
-from dispatcher.gates import ASK_AGAIN, GATES, SEND, Defer, Reason, Skip, decide, open_until
+from dispatcher.gates import ASK_AGAIN, GATES, SEND, Defer, Reason, Skip, decide
+from dispatcher.openings import open_until
 from dispatcher.places import NOWHERE, Place, Places
 from dispatcher.quiet_hours import LocalSilence, next_opening
 
