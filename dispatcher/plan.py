@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -28,12 +28,12 @@ from dispatcher.gates import Defer, Reason, Skip, Verdict, decide
 from dispatcher.locks import heed_brake
 from dispatcher.quiet_hours import first_instant
 from dispatcher.runs import Run, being_planned, finish_planning, load_run
+from dispatcher.schedules import FARTHEST_EAST
 from dispatcher.shop import load_shop
 
 log = structlog.get_logger()
 
 BATCH_SIZE = 500
-_FIRST_TO_SEE_A_DAY = timezone(timedelta(hours=14))
 #: Firing waits for the clock's tick and for other audiences to be frozen: nobody is late by that, least of all where
 #: the day begins first.
 _PUNCTUAL = timedelta(minutes=5)
@@ -135,7 +135,7 @@ def local_wall_time(run: Run, campaign: Campaign) -> datetime | None:
     """Return the nominal local time of a scheduled `local: true` run; None: everybody is due now."""
     if campaign.schedule is None or not campaign.schedule.local or run.started_by != "schedule":
         return None
-    return run.nominal_at.astimezone(_FIRST_TO_SEE_A_DAY).replace(tzinfo=None)
+    return run.nominal_at.astimezone(FARTHEST_EAST).replace(tzinfo=None)
 
 
 def _local_due(run: Run, campaign: Campaign, wall: datetime, zones: tuple[str, ...]) -> tuple[datetime, bool]:

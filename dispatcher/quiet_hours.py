@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
@@ -122,7 +122,7 @@ def unknown_calendars(silences: tuple[LocalSilence, ...]) -> tuple[str, ...]:
     return tuple(sorted({name for local in silences for name in local.holidays if not is_known(name)}))
 
 
-def first_instant(day: date, wall: time, zone: ZoneInfo) -> datetime:
+def first_instant(day: date, wall: time, zone: tzinfo) -> datetime:
     """Return the first UTC instant at which clocks in `zone` show `wall` on `day`, or the end of a gap over it."""
     return _instant(datetime.combine(day, wall), zone, last=False)
 
@@ -132,7 +132,7 @@ def last_instant(day: date, wall: time, zone: ZoneInfo) -> datetime:
     return _instant(datetime.combine(day, wall), zone, last=True)
 
 
-def _instant(wall: datetime, zone: ZoneInfo, *, last: bool) -> datetime:
+def _instant(wall: datetime, zone: tzinfo, *, last: bool) -> datetime:
     early, late = (wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
     if early.astimezone(zone).replace(tzinfo=None) == wall:  # it exists; twice where the folds differ
         return late if last else early
@@ -141,7 +141,7 @@ def _instant(wall: datetime, zone: ZoneInfo, *, last: bool) -> datetime:
     return _end_of_gap(late, early, zone)
 
 
-def _end_of_gap(before: datetime, after: datetime, zone: ZoneInfo) -> datetime:
+def _end_of_gap(before: datetime, after: datetime, zone: tzinfo) -> datetime:
     """Return the instant of the clock change in (before, after], to the second."""
     old = before.astimezone(zone).utcoffset()
     low, high = before, after

@@ -1,14 +1,14 @@
 """When campaigns fire: occurrences of a schedule, and firing those that are due, once, however many clocks run.
 
-`cronsim` says which wall times a cron expression names; what instant a wall time is, is said here, so that an hour that
-happens twice fires once and an hour that never happens fires right after the gap.
+`cronsim` says which wall times a cron expression names, and nothing more: an hour that happens twice fires once, and an
+hour that never happens fires right after the gap.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -21,6 +21,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from dispatcher import clock
 from dispatcher.definitions import Campaign, Schedule
 from dispatcher.errors import DispatcherError
+from dispatcher.quiet_hours import first_instant
 
 log = structlog.get_logger()
 
@@ -70,24 +71,9 @@ def latest_occurrences(schedule: Schedule, after: datetime, until: datetime, mos
     return [found[at] for at in sorted(found)]
 
 
-def first_instant(nominal: datetime, zone: tzinfo) -> datetime:
-    """Return the UTC instant of a wall time: the first of two in autumn, the first after the gap in spring."""
-    early, late = (nominal.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
-    if early <= late:  # an ordinary time, or one that happens twice
-        return early
-    # Inside a gap: with the offset from before it the time lies after the change, with the one from after it before.
-    low, high = late, early
-    while high - low > timedelta(seconds=1):
-        middle = low + timedelta(seconds=(high - low) // timedelta(seconds=1) // 2)
-        if middle.astimezone(zone).replace(tzinfo=None) >= nominal:
-            high = middle
-        else:
-            low = middle
-    return high
-
-
 def _occurrence(schedule: Schedule, nominal: datetime) -> Occurrence:
-    at = first_instant(nominal, FARTHEST_EAST if schedule.local else _zone(schedule.zone))
+    zone = FARTHEST_EAST if schedule.local else _zone(schedule.zone)
+    at = first_instant(nominal.date(), nominal.time(), zone)
     shown = nominal.isoformat(timespec="auto" if nominal.second or nominal.microsecond else "minutes")
     return Occurrence(key=f"{shown} {schedule.zone}", nominal_local=nominal, at=at)
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dispatcher.definitions import Schedule
-from dispatcher.schedules import Occurrence, first_instant, latest_occurrences, next_occurrence
+from dispatcher.schedules import Occurrence, latest_occurrences, next_occurrence
 
 MINUTE = timedelta(minutes=1)
 
@@ -116,9 +116,11 @@ def test_a_single_time_fires_once_and_never_again() -> None:
 
 
 def test_a_day_that_a_zone_left_out_fires_at_the_first_instant_after_it() -> None:
-    assert first_instant(datetime.fromisoformat("2011-12-30T15:00"), ZoneInfo("Pacific/Apia")) == utc(
-        "2011-12-30T10:00"
-    )
+    schedule = Schedule.model_validate({"at": "2011-12-30T15:00", "zone": "Pacific/Apia"})
+    occurrence = next_occurrence(schedule, utc("2011-12-01T00:00"))
+
+    assert occurrence is not None
+    assert occurrence.at == utc("2011-12-30T10:00")
 
 
 @st.composite
