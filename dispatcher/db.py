@@ -22,6 +22,8 @@ log = structlog.get_logger()
 
 Result = TypeVar("Result")
 
+_BEAT_SECONDS = 2.0
+
 
 @lru_cache
 def engine_for(database_url: str) -> Engine:
@@ -113,15 +115,15 @@ def _was_committed(connection: Connection, transaction: str) -> bool:
     return bool(became == "committed")
 
 
-def listen(engine: Engine, stopping: Event, *, beat: Callable[[], None], seconds: float = 2.0) -> Iterator[str]:
-    """Yield the topics of `notify` as they come, until `stopping`; call `beat` every so many seconds between."""
+def listen(engine: Engine, stopping: Event, *, beat: Callable[[], None]) -> Iterator[str]:
+    """Yield the topics of `notify` as they come, until `stopping`; call `beat` every two seconds between."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         driver = connection.connection.driver_connection
         assert isinstance(driver, psycopg.Connection)
         driver.execute("LISTEN dispatcher")
         while not stopping.is_set():
             beat()
-            until = time.monotonic() + seconds
+            until = time.monotonic() + _BEAT_SECONDS
             while not stopping.is_set() and (left := until - time.monotonic()) > 0:
                 for note in driver.notifies(timeout=min(left, 0.25)):
                     yield note.payload

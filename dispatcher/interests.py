@@ -117,8 +117,8 @@ def _parameters(half_life: timedelta) -> dict[str, Any]:
     }
 
 
-def strongest(connection: Connection, contact_ids: Sequence[int], most: int = 5) -> dict[int, list[str]]:
-    """Return the names of each contact's strongest interests, the strongest first.
+def strongest(connection: Connection, contact_ids: Sequence[int]) -> dict[int, list[str]]:
+    """Return the names of each contact's five strongest interests, the strongest first.
 
     All scores of one contact fade alike, so their order is that of the stored mass, at any instant.
     """
@@ -127,4 +127,4 @@ def strongest(connection: Connection, contact_ids: Sequence[int], most: int = 5)
                 WHERE contact_id = ANY(:ids) GROUP BY contact_id"""),
         {"ids": list(contact_ids)},
     )
-    return {row.contact_id: row.names[:most] for row in rows}
+    return {row.contact_id: row.names[:5] for row in rows}

@@ -45,12 +45,12 @@ def _read_until_the_end(lines: Iterable[bytes]) -> set[int]:
     return running
 
 
-def end_groups(leaders: Iterable[int], *, patience_seconds: float = PATIENCE_SECONDS) -> None:
-    """End these process groups: asked first, made to after `patience_seconds`."""
+def end_groups(leaders: Iterable[int]) -> None:
+    """End these process groups: asked first, made to after a while."""
     leaders = set(leaders)
     for leader in leaders:
         signal_group(leader, signal.SIGTERM)
-    deadline = time.monotonic() + patience_seconds
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline and any(map(is_running, leaders)):
         time.sleep(_POLL_SECONDS)
     for leader in leaders:

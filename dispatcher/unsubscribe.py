@@ -66,15 +66,13 @@ class _People:
         return (*self.family, *self.sharing)
 
 
-def withdraw(
-    database: Engine, key_ring: KeyRing, way_out: WayOut, *, source: str, wait: timedelta = LONGEST_WAIT
-) -> Answer:
+def withdraw(database: Engine, key_ring: KeyRing, way_out: WayOut, *, source: str) -> Answer:
     """Withdraw the consent that `way_out` names, wait until nothing is on the wire, and say so; safe to repeat.
 
-    Blocks for up to `wait`.  The web room, which must not, calls the three steps itself.
+    Blocks for up to `LONGEST_WAIT`.  The web room, which must not, calls the three steps itself.
     """
     withdrawal = begin(database, key_ring, way_out, source=source)
-    deadline = time.monotonic() + wait.total_seconds()
+    deadline = time.monotonic() + LONGEST_WAIT.total_seconds()
     while time.monotonic() < deadline and is_on_the_wire(database, withdrawal):
         time.sleep(LOOK_EVERY.total_seconds())
     return answer(database, withdrawal)

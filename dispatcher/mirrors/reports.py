@@ -82,12 +82,11 @@ def break_off(connection: Connection, provider: str, why: str) -> None:
     )
 
 
-def last_report(connection: Connection, provider: str | None = None) -> MirrorReport | None:
+def last_report(connection: Connection) -> MirrorReport | None:
     """Return the newest report, complete or not; None if nothing was ever compared."""
     row = connection.execute(
         text("""SELECT id, provider, started_at, finished_at, complete, figures, flaw FROM mirror_report
-                WHERE CAST(:provider AS text) IS NULL OR provider = :provider ORDER BY id DESC LIMIT 1"""),
-        {"provider": provider},
+                ORDER BY id DESC LIMIT 1""")
     ).one_or_none()
     return None if row is None else MirrorReport(*row)
 
