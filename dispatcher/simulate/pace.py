@@ -81,7 +81,7 @@ class Passage:
 def read_lane(connection: Connection, name: str, now: datetime, until: datetime) -> Lane:
     """Return the lane with what else is due on it before `until`; runs being planned count with everybody left."""
     row = accounts.read_lane(connection, name)
-    paused = row.paused_until if row.paused_until is not None and row.paused_until > now else None
+    paused = row.rests_until(now)
     bucket = _slowest(connection, row, now)
     days = _days(connection, name, now)
     if bucket is None and paused is None and days is None:
