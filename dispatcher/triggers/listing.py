@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import Connection, text
 
@@ -62,37 +60,38 @@ def _state(trigger: Applied) -> str:
 
 def pause(connection: Connection, name: str, *, by: str) -> int:
     """Let nothing of this trigger leave; events go on starting messages.  Return how many runs were paused."""
-    return _move(connection, name, paused=True, move=runs.pause, states=("running",), by=by)
+    return _move(connection, name, paused=True, by=by)
 
 
 def resume(connection: Connection, name: str, *, by: str) -> int:
     """Let a paused trigger's messages leave again, those that have not expired; return how many runs go on."""
-    return _move(connection, name, paused=False, move=runs.resume, states=("paused",), by=by)
+    return _move(connection, name, paused=False, by=by)
 
 
-def _move(
-    connection: Connection, name: str, *, paused: bool, move: Callable[..., None], states: tuple[str, ...], by: str
-) -> int:
-    # its runs first: runs come before what their versions hang on
+def _move(connection: Connection, name: str, *, paused: bool, by: str) -> int:
     trigger_id = connection.scalar(text("SELECT id FROM trigger WHERE name = :name"), {"name": name})
     if trigger_id is None:
         names = ", ".join(trigger.definition.name for trigger in load_triggers(connection))
         raise NotFound(
             f"there is no trigger {name}; there are {names or 'none: add triggers/ and run dispatcher apply'}"
         )
-    moved: list[UUID] = list(
-        connection.scalars(
-            text("SELECT id FROM run WHERE trigger_id = :id AND state = ANY(:states) ORDER BY id"),
-            {"id": trigger_id, "states": list(states)},
-        )
-    )
-    for run_id in moved:
-        move(connection, run_id, by=by)
+    moved = _move_runs(connection, trigger_id, paused=paused, by=by)  # first: they come before what they hang on
     changed = connection.execute(
         text("UPDATE trigger SET paused = :paused WHERE id = :id AND paused <> :paused"),
         {"id": trigger_id, "paused": paused},
     )
+    moved += _move_runs(connection, trigger_id, paused=paused, by=by)  # what an event has made meanwhile
     if not changed.rowcount and not moved:
         raise Refused(f"trigger {name} is {'paused already' if paused else 'not paused'}")
-    audit.record(connection, by, f"trigger.{'paused' if paused else 'resumed'}", name, {"runs": len(moved)})
-    return len(moved)
+    audit.record(connection, by, f"trigger.{'paused' if paused else 'resumed'}", name, {"runs": moved})
+    return moved
+
+
+def _move_runs(connection: Connection, trigger_id: int, *, paused: bool, by: str) -> int:
+    found = connection.scalars(
+        text("SELECT id FROM run WHERE trigger_id = :id AND state = :state ORDER BY id"),
+        {"id": trigger_id, "state": "running" if paused else "paused"},
+    ).all()
+    for run_id in found:
+        (runs.pause if paused else runs.resume)(connection, run_id, by=by)
+    return len(found)

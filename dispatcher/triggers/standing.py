@@ -54,8 +54,10 @@ _STANDING = text("SELECT id FROM run WHERE trigger_id = :trigger_id AND occurren
 _MAKE = text("""
 INSERT INTO run (id, kind, trigger_id, name, occurrence_key, channel, topic, class, lane, priority, definition,
                  template_hash, tzdata, nominal_at, as_of, state, started_by, created_at, planned_at)
-VALUES (:id, 'standing', :trigger_id, :name, :occurrence_key, :channel, :topic, :class, :lane, :priority,
-        CAST(:definition AS jsonb), :template_hash, :tzdata, :now, :now, :state, 'trigger', :now, :now)
+SELECT :id, 'standing', t.id, :name, :occurrence_key, :channel, :topic, :class, :lane, :priority,
+       CAST(:definition AS jsonb), :template_hash, :tzdata, :now, :now,
+       CASE WHEN t.paused THEN 'paused' ELSE 'running' END, 'trigger', :now, :now
+FROM trigger t WHERE t.id = :trigger_id FOR SHARE  -- a pause either is seen here, or waits and sees this run
 ON CONFLICT (trigger_id, occurrence_key) DO NOTHING
 """)
 
@@ -89,7 +91,6 @@ def standing_run(connection: Connection, trigger: Applied) -> Standing:
             "id": uuid7(), "name": wanted.name, "channel": wanted.channel, "topic": meta.topic, "class": meta.class_,
             "lane": lane, "priority": wanted.priority, "definition": wanted.model_dump_json(),
             "template_hash": template_hash, "tzdata": TZDATA_VERSION, "now": clock.read_now(connection),
-            "state": "paused" if trigger.paused else "running",
         }  # fmt: skip
         connection.execute(_MAKE, values | more)
         run_id = connection.execute(_STANDING, values).scalar_one()

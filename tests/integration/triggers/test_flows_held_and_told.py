@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -12,6 +13,7 @@ from uuid import UUID
 import pytest
 from flowing import HOUR, MINUTE, outcomes
 from flows import CART, Flows, cart, event, order
+from ledger_rows import wait_until
 from people import add_person, say
 from small_workspace import FILES
 from sqlalchemy import Connection, text
@@ -184,6 +186,34 @@ def test_a_trigger_is_listed_with_its_counts_and_its_pause_outlives_its_versions
     assert (listed["state"], listed["status"], len(listed["runs"])) == ("paused", {"sent": 1, "pending": 1}, 2)
     assert (report["audience"], report["state"]) == (1, "paused")
     assert [mail["subject"] for mail in flows.mails()][1:] == ["Thank you"]
+
+
+def waits_for_a_lock(flows: Flows) -> bool:
+    waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with flows.database.connect() as connection:
+        return connection.execute(text(waiting)).first() is not None
+
+
+@pytest.mark.parametrize("paused", [True, False])
+def test_what_a_triggers_first_event_begins_knows_of_a_pause_and_a_resume_at_the_same_time(
+    flows: Flows, paused: bool
+) -> None:
+    def move() -> None:
+        with flows.database.begin() as connection:
+            (listing.pause if paused else listing.resume)(connection, "order-confirmation", by="test")
+
+    if not paused:
+        with flows.database.begin() as connection:
+            listing.pause(connection, "order-confirmation", by="test")
+    moving = threading.Thread(target=move)
+    with flows.database.begin() as arriving:
+        record_events(arriving, flows.key_ring, [order(flows.now)])
+        moving.start()
+        wait_until(lambda: not moving.is_alive() or waits_for_a_lock(flows))
+    moving.join()
+    flows.send()
+
+    assert len(flows.mails()) == (0 if paused else 1)
 
 
 def test_verify_finds_every_invariant_kept(flows: Flows) -> None:
