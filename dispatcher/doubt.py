@@ -169,7 +169,8 @@ SELECT count(*) FILTER (WHERE m.status = 'unknown' AND m.settled_at > :now - :fo
 FROM message m WHERE m.run_id = :run AND m.status = 'unknown'
 """)
 _SENT_AGAIN = text("""
-SELECT count(*) FROM attempt a JOIN message m ON m.id = a.message_id WHERE m.run_id = :run AND a.outcome = 'unknown'
+SELECT count(*) FROM attempt a JOIN message m ON m.id = a.message_id
+WHERE m.run_id = :run AND a.outcome = 'unknown' AND m.authorised_at IS NOT NULL
 """)
 
 

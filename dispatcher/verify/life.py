@@ -107,7 +107,10 @@ def tried_again_with_proof(found: Examination) -> None:
         SELECT 'message ' || m.id || ': a new try was authorised before the last one was settled'
         FROM attempt a JOIN message m ON m.id = a.message_id
         WHERE m.authorised_at < a.settled_at AND a.authorise_seq < m.authorise_seq""")
-    again = found.subject.connection.scalar(text("SELECT count(*) FROM attempt WHERE outcome = 'unknown'"))
+    again = found.subject.connection.scalar(
+        text("""SELECT count(*) FROM attempt a JOIN message m ON m.id = a.message_id
+                WHERE a.outcome = 'unknown' AND m.authorised_at IS NOT NULL""")
+    )
     if again:
         found.note(f"{again} transactional messages of unknown outcome were sent a second time, as they may be")
     if found.subject.log is None:

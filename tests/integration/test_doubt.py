@@ -113,6 +113,8 @@ def test_it_is_sent_again_once_and_never_after_it_expired(database: Engine, key_
     assert settle_doubt(database, []) == (0, 1)
     assert state_of(database, expired)[0] == "unknown"
 
+    with database.connect() as connection:  # it may still be stopped
+        assert reports.run_report(connection, row_of(database, once).run_id)["unknown"]["sent_again"] == 0
     with database.begin() as connection:  # and is in doubt again
         connection.execute(
             text("""UPDATE message SET status = 'sending', authorised_at = clock_timestamp() - interval '12 min',
