@@ -33,4 +33,4 @@ MOVES: dict[Status, frozenset[Status]] = {
 }
 
 #: The provider has it, or may have it: what caps count and what no second message may follow.
-MAY_HAVE_LEFT = frozenset({Status.SENDING, Status.SENT, Status.DELIVERED, Status.BOUNCED, Status.UNKNOWN})
+MAY_HAVE_LEFT = (Status.SENDING, Status.SENT, Status.DELIVERED, Status.BOUNCED, Status.UNKNOWN)

@@ -143,7 +143,7 @@ def set_rates(connection: Connection, rates: Rates) -> None:
 
 
 def set_accounts(connection: Connection, accounts: Mapping[str, Sequence[str]]) -> None:
-    """Note by whom each channel's messages go, the first choice first: what forecasts and overviews look at."""
+    """Note by whom each channel's messages go, the first choice first: for forecasts, overviews and `release`."""
     for channel, names in sorted(accounts.items()):
         for class_ in ("marketing", "transactional"):
             connection.execute(

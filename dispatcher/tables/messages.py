@@ -22,12 +22,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from dispatcher import lifecycle
 from dispatcher.tables.base import CHANNELS, CLASSES, instant, metadata, one_of
 
 OPEN = text("status IN ('pending', 'sending')")
 AUTHORISED = text("authorised_at IS NOT NULL")
 TROUBLE = text("status IN ('bounced', 'unknown', 'failed')")
-MAY_HAVE_LEFT = "('sending', 'sent', 'delivered', 'bounced', 'unknown')"
+MAY_HAVE_LEFT = str(tuple(status.value for status in lifecycle.MAY_HAVE_LEFT))  # as SQL writes it
 
 # The one table that grows without end.  `run_id` and `address_id` are no foreign keys: their checks would cost the plan
 # as much as writing the rows, and would lock the run's row for each of them.  Runs and addresses are never deleted.
@@ -108,10 +109,7 @@ message = Table(
     Index("message_sealed_idx", "settled_at", postgresql_where=text("sealed IS NOT NULL")),
     one_of("channel", CHANNELS),
     one_of("class", CLASSES),
-    one_of(
-        "status",
-        ("pending", "sending", "sent", "delivered", "bounced", "skipped", "failed", "cancelled", "unknown"),
-    ),
+    one_of("status", tuple(status.value for status in lifecycle.Status)),
 )
 
 attempt = Table(  # earlier tries of a message; the latest is in the message itself

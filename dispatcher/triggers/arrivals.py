@@ -22,6 +22,7 @@ from dispatcher import clock, db, release
 from dispatcher.definitions import LONGEST_EXPIRY, Trigger
 from dispatcher.errors import DispatcherError
 from dispatcher.keys import KeyRing
+from dispatcher.plan import BATCH_SIZE
 from dispatcher.triggers.keys import event_values, key_hash, key_of
 from dispatcher.triggers.standing import Applied, Standing, load_triggers, standing_run
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 CLIENT = "trigger"
 #: An import may start what was due this long ago at most: a file is more often history than news.
 LATE_IMPORT = timedelta(hours=1)
-BATCH_SIZE = 500
 
 
 class Starting(StrEnum):
