@@ -126,8 +126,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 
     try:
         values = orjson.loads(path.read_bytes())
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise Refused(f"{path} cannot be read as JSON: {error}") from None
+    except OSError as error:
+        raise Refused(f"{path} cannot be read: {error.strerror}") from None
+    except orjson.JSONDecodeError as error:
+        raise Refused(f"{path} is not JSON: {error}") from None
     if not isinstance(values, dict):
         raise Refused(f"{path} must hold one JSON object")
     return values
