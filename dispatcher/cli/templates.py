@@ -63,7 +63,7 @@ def preview(
 ) -> None:
     """Show a template as one contact would get it.  Nothing is sent; that you looked is audited.
 
-    Example: dispatcher template preview christmas 17850 --html > mail.html
+    Example: dispatcher template preview christmas 17850 --channel email --html > mail.html
     """
     from dispatcher import audit, previews
     from dispatcher.contacts import find_contact
@@ -108,7 +108,7 @@ def send(
 ) -> None:
     """Send a test message through the real provider, filled with sample data, to an address of your own.
 
-    Example: dispatcher template send christmas --to me@shop.example
+    Example: dispatcher template send christmas --channel email --to me@shop.example
     """
     from dispatcher import previews, testmail
 
