@@ -63,7 +63,7 @@ def preview(
 ) -> None:
     """Show a template as one contact would get it.  Nothing is sent; that you looked is audited.
 
-    Example: dispatcher template preview christmas 17850 --channel email --html > mail.html
+    Example: dispatcher template preview christmas 12348 --channel email --html > mail.html
     """
     from dispatcher import audit, previews
     from dispatcher.contacts import find_contact
