@@ -181,11 +181,14 @@ def _chosen_runs(connection: Connection, which: str, states: tuple[str, ...]) ->
     from sqlalchemy import text
 
     from dispatcher import reports
-    from dispatcher.errors import Refused
+    from dispatcher.errors import NotFound, Refused
 
     known: Any = connection.scalar(text("SELECT id FROM campaign WHERE name = :name"), {"name": which})
     if known is None:
-        return [reports.find_run(connection, which)]
+        try:
+            return [reports.find_run(connection, which)]
+        except NotFound:
+            raise NotFound(f"there is no campaign or run {which}; see: dispatcher campaign list") from None
     found = connection.scalars(
         text("SELECT id FROM run WHERE campaign_id = :id AND state = ANY(:states) ORDER BY created_at, id"),
         {"id": known, "states": list(states)},

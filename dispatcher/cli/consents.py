@@ -31,7 +31,7 @@ def add_to(app: typer.Typer) -> None:
 def show(contact: door.ContactArgument, as_json: door.AsJson = False) -> None:
     """Show a contact's consent by channel and topic; what is not listed was never asked.
 
-    Example: dispatcher consent show 17850
+    Example: dispatcher consent show 12348
     """
     from dispatcher import consent
     from dispatcher.contacts import find_contact
@@ -61,7 +61,7 @@ def request(
 ) -> None:
     """Ask a person to confirm that they want a topic: they get one message with a link, at most one a day.
 
-    Example: dispatcher consent request 17850 --topic news --source "asked for it on the phone"
+    Example: dispatcher consent request 12348 --topic news --source "asked for it on the phone"
     """
     from dispatcher import audit, opt_in
     from dispatcher.contacts import hold_contact
@@ -104,7 +104,7 @@ def grant(
 ) -> None:
     """Record that a person allowed a topic, as an operator knows it.  After a withdrawal only the person can grant.
 
-    Example: dispatcher consent grant 17850 --topic offers --source "paper form of 1 December"
+    Example: dispatcher consent grant 12348 --topic offers --source "paper form of 1 December"
     """
     from dispatcher import audit, granting
     from dispatcher.contacts import hold_contact
@@ -152,7 +152,7 @@ def withdraw(
 ) -> None:
     """Record that a person withdraws consent, and wait for what is just leaving: nothing follows it.
 
-    Example: dispatcher consent withdraw 17850 --source "phone call"
+    Example: dispatcher consent withdraw 12348 --source "phone call"
     """
     from dispatcher import audit, consent, unsubscribe
     from dispatcher.contacts import hold_contact
@@ -194,7 +194,7 @@ def export(
 ) -> None:
     """Show all evidence on one contact, personal data opened: a page to print (on stdout, or --html FILE), or JSON.
 
-    Example: dispatcher consent export 17850 --html 17850.html
+    Example: dispatcher consent export 12348 --html 12348.html
     """
     from dispatcher import evidence
 

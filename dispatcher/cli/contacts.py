@@ -33,7 +33,7 @@ def show(
 ) -> None:
     """Show what is known of a contact: consent, suppressions, recent messages.  Personal data is masked.
 
-    Example: dispatcher contact show 17850
+    Example: dispatcher contact show 12348
     """
     from dispatcher import audit, reports
     from dispatcher.contacts import find_contact

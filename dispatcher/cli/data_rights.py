@@ -33,7 +33,7 @@ def export(
 ) -> None:
     """Give out everything there is about a contact, personal data opened; this is audited.
 
-    Example: dispatcher contact export 17850 --format html -o 17850.html
+    Example: dispatcher contact export 12348 --format html -o 12348.html
     """
     from dispatcher.contacts import find_contact
     from dispatcher.rights import export_contact, readable
@@ -72,7 +72,7 @@ def correct(
 
     A new address voids the consent for the old one.
 
-    Example: dispatcher contact correct 17850 --set locale=pt-BR
+    Example: dispatcher contact correct 12348 --set locale=pt-BR
     """
     from dispatcher.contacts import find_contact
     from dispatcher.rights import correct_contact
@@ -102,7 +102,7 @@ def erase(
     It cannot be undone.  What is in flight is waited for 5 seconds, then the workers finish it; dispatcher contact show
     says how far it is.
 
-    Example: dispatcher contact erase 17850
+    Example: dispatcher contact erase 12348
     """
     from datetime import timedelta
 

@@ -30,9 +30,9 @@ def explain(
 
     With --run it is what was decided then, from the ledger, with today's answer beside it.
 
-    Example: dispatcher explain 17850 christmas
+    Example: dispatcher explain 12348 christmas
 
-    Of a past run: dispatcher explain 17850 christmas --run latest
+    Of a past run: dispatcher explain 12348 christmas --run latest
     """
     from dispatcher import db, reports
     from dispatcher.explain import explain as explain_contact

@@ -30,7 +30,8 @@ def list_rates(as_json: door.AsJson = False) -> None:
     rows: list[tuple[Any, ...]] = []
     for lane in found["lanes"]:
         state = f"rests until {door.shown(lane['rests_until'])}" if lane["rests_until"] else ""
-        rows.append(("lane", lane["name"], _rate(lane["rate"], "units"), "", state or " then ".join(lane["accounts"])))
+        unit = "mails" if lane["name"].startswith("email.") else "parts"
+        rows.append(("lane", lane["name"], _rate(lane["rate"], unit), "", state or " then ".join(lane["accounts"])))
     for account in found["accounts"]:
         rows.append(
             (

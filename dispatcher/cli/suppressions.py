@@ -171,7 +171,8 @@ def _row_of(connection: Connection, key_ring: KeyRing, address: str, *, make: bo
     try:
         normal = normal_email(address.strip()) if channel == "email" else normal_phone(address.strip(), None)
     except BadAddress as error:
-        raise typer.BadParameter(f"it {error}", param_hint="ADDRESS") from None
+        neither = "" if channel == "email" else "has no @, and "
+        raise typer.BadParameter(f"it {neither}{error}", param_hint="ADDRESS") from None
     if make:
         return ensure_addresses(connection, key_ring, [(channel, normal)])[channel, normal]
     found = connection.scalar(

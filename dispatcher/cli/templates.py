@@ -63,7 +63,7 @@ def preview(
 ) -> None:
     """Show a template as one contact would get it.  Nothing is sent; that you looked is audited.
 
-    Example: dispatcher template preview christmas 17850 --html > mail.html
+    Example: dispatcher template preview christmas 12348 --channel email --html > mail.html
     """
     from dispatcher import audit, previews
     from dispatcher.contacts import find_contact
@@ -108,7 +108,7 @@ def send(
 ) -> None:
     """Send a test message through the real provider, filled with sample data, to an address of your own.
 
-    Example: dispatcher template send christmas --to me@shop.example
+    Example: dispatcher template send christmas --channel email --to me@shop.example
     """
     from dispatcher import previews, testmail
 
@@ -126,8 +126,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 
     try:
         values = orjson.loads(path.read_bytes())
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise Refused(f"{path} cannot be read as JSON: {error}") from None
+    except OSError as error:
+        raise Refused(f"{path} cannot be read: {error.strerror}") from None
+    except orjson.JSONDecodeError as error:
+        raise Refused(f"{path} is not JSON: {error}") from None
     if not isinstance(values, dict):
         raise Refused(f"{path} must hold one JSON object")
     return values

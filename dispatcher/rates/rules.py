@@ -36,9 +36,9 @@ class Rate(_Rule):
     @model_validator(mode="before")
     @classmethod
     def _read(cls, value: Any) -> Any:
-        if not isinstance(value, str):
+        if not isinstance(value, str | int | float):
             return value
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*/\s*(s|min|h|d)", value.strip())
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*/\s*(s|min|h|d)", str(value).strip())
         if found is None:
             raise ValueError(f"{value!r} is not a rate; write it like 20/s, 600/min, 5000/h or 20000/d")
         return {"per_second": float(found[1]) / _SECONDS_OF[found[2]]}

@@ -80,7 +80,7 @@ class ProviderLog:
 def read_log(
     connection: Connection, key_ring: KeyRing, path: Path, *, moment: datetime, progress: Callable[[str], None]
 ) -> ProviderLog:
-    """Read the log into the temporary tables; Refused if there is none."""
+    """Read the log into the temporary tables; Refused if it is none."""
     _run(connection, _TABLES)
     log = ProviderLog()
     reader = _Reader(key_ring, log)
@@ -94,6 +94,8 @@ def read_log(
                     progress(f"reading the provider's log: {number:,} lines")
     except OSError as error:
         raise Refused(f"the provider log {path} cannot be read: {error.strerror}") from error
+    if not log.lines and log.torn_total > 1:  # one torn line is a killed writer's
+        raise Refused(f"{path} is no provider log: none of its lines is what a provider accepted")
     reader.write(connection)
     _run(connection, _INDEXES)
     log.newer = _leave_out_what_is_under_way(connection, moment)

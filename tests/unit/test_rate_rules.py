@@ -234,10 +234,15 @@ def test_a_rate_may_be_written_by_the_second_minute_hour_and_day(written: object
     assert Rate.model_validate(written).per_second == per_second
 
 
-@pytest.mark.parametrize("written", ["20", "20/week", "fast", {"per_second": 0}])
-def test_what_is_no_rate_is_refused(written: object) -> None:
-    with pytest.raises(ValidationError):
+@pytest.mark.parametrize("written", ["20", "20/week", "fast", 20, 2.5])
+def test_what_is_no_rate_is_refused_with_one_that_is(written: object) -> None:
+    with pytest.raises(ValidationError, match="is not a rate; write it like 20/s"):
         Rate.model_validate(written)
+
+
+def test_a_rate_of_nothing_is_refused() -> None:
+    with pytest.raises(ValidationError):
+        Rate.model_validate({"per_second": 0})
 
 
 def test_an_account_keeps_a_fifth_for_transactional_unless_told() -> None:
