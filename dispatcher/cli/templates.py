@@ -43,7 +43,11 @@ def check(
     else:
         for finding in [*errors, *warnings]:
             print(finding)
-        door.say(f"{len(errors)} errors, {len(warnings)} warnings")
+        counts = [
+            f"{len(some)} {what}{'' if len(some) == 1 else 's'}"
+            for some, what in ((errors, "error"), (warnings, "warning"))
+        ]
+        door.say(", ".join(counts))
     if errors:
         raise typer.Exit(1)
 
