@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from dispatcher.content.context import KNOWN, OWN_DATA
@@ -63,7 +63,7 @@ def check_template(channel: str, name: str, files: Mapping[str, str], topics: Ma
     if meta:
         found.update(_check_topic(channel, meta, files[META], topics))
     for source in compiled:
-        found.update(_check_names(source, words))
+        found.update(_check_names(source, words, name))
         if meta and meta.class_ != "transactional" and "confirm_url" in source.variables:
             found.add(Finding(source.file, 1, "confirm_url is only in opt-in confirmations, which are transactional"))
         if meta and (meta.class_, name) != ("security", OWN_DATA) and "own_data_url" in source.variables:
@@ -140,7 +140,7 @@ def _check_words(files: Mapping[str, str]) -> Iterator[Finding]:
         for path, line in words.lines.items():
             word = words.languages[path[0]][path[1]] if len(path) > 1 else words.common[path[0]]
             try:
-                yield from _check_names(Compiled(file, word, html=True, places=((file, line),)), frozenset())
+                yield from _check_names(Compiled(file, word, html=True, places=((file, line),)))
             except TemplateInvalid as error:
                 yield Finding(file, line, f"{path[-1]}: {error.reason}")
 
@@ -222,24 +222,39 @@ def _check_topic(channel: str, meta: TemplateMeta, source: str, topics: Mapping[
         yield Finding(META, line, f"topic {meta.topic} is not offered on {channel}")
 
 
-def _check_names(source: Compiled, words: frozenset[str]) -> Iterator[Finding]:
-    """Names that no message has, also where no sample would come by; of `words`, those that were not put in."""
+def _check_names(source: Compiled, words: frozenset[str] | None = None, template: str = "") -> Iterator[Finding]:
+    """Names that no message has, also where no sample would come by; of `words`, those that were not put in.
+
+    Without `words` the source is itself one of them.
+    """
     for line, path in source.paths:
         first, *rest = path.split(".")
         if first not in source.variables:  # set in the template itself
             continue
         place = source.place(line)
-        if first == "words":
+        if first == "words" and words is None:
+            yield Finding(*place, f"a word holds no other word; write out what {path} says")
+        elif first == "words":
+            assert words is not None
             if rest and rest[0] in words:
                 yield Finding(*place, f"a word stands by itself: write {{{{ words.{rest[0]} }}}} and no more")
             else:
-                yield Finding(*place, f"{path} is not known{_hint(rest[0] if rest else '', words or ('no words',))}")
+                yield Finding(*place, _unknown_word(path, words, template if place[0] == LAYOUT else ""))
         elif first not in KNOWN:
             yield Finding(*place, f"{first} is not known{_hint(first, KNOWN)}")
         else:
             fields = KNOWN[first]
             if fields is not None and rest and rest[0] not in fields:
                 yield Finding(*place, f"{first}.{rest[0]} is not known{_hint(rest[0], fields)}")
+
+
+def _unknown_word(path: str, words: frozenset[str], template: str) -> str:
+    """What is wrong with a word nobody says; `template`: the one for which the layout asks for it."""
+    hint = _hint(path.partition(".")[2], words or ("no words",))
+    if not template:
+        return f"{path} is not known{hint}"
+    where = f"{path} is neither in {template}/{WORDS} nor in the {WORDS} of all"
+    return f"{where}{hint}" if hint.endswith("?") else f"{where}; add it to one"
 
 
 def _check_needed(
@@ -263,25 +278,37 @@ def _hint(name: str, known: Any) -> str:
 
 
 def _check_contents(template: Template, known: set[Finding]) -> Iterator[Finding]:
-    """Yield what only rendering shows; `known` is what reading has shown."""
-    marketing = template.meta.class_ == "marketing"
+    """Yield what only rendering shows; `known` is what reading has shown.
+
+    Of a file that several languages share, it is said which of them a finding is about, unless it is about all.
+    """
     places = {(each.file, each.line) for each in known if each.level == "error"}
-    for locale in template.locales:
-        variant = template.variant(locale)
-        sizes = [0]
-        for values in sample_contexts(locale=locale, marketing=marketing):
-            try:
-                content = template.compose(values, locale)
-            except RenderFailed as error:
-                failure = _failure(template, error)
-                if (failure.file, failure.line) not in places:
-                    yield failure
-                yield from _check_unrendered(template, variant)
-                continue
-            yield from _check_content(template, variant, content, values)
-            sizes.append(len((content.html or "").encode()))
-        if variant.html:
-            yield from _check_size(variant.html.file, max(sizes))
+    found = {locale: set(_check_language(template, locale, places)) for locale in template.locales}
+    files = {locale: template.variant(locale).files for locale in found}
+    for finding in set().union(*found.values()):
+        sharing = [locale for locale in found if finding.file in files[locale]]
+        about = [locale for locale in sharing if finding in found[locale]]
+        message = finding.message if about == sharing else f"in {', '.join(about)}: {finding.message}"
+        yield replace(finding, message=message)
+
+
+def _check_language(template: Template, locale: str, places: Container[tuple[str, int]]) -> Iterator[Finding]:
+    """What rendering shows of one language; `places` are those where it is known already that they cannot be."""
+    variant = template.variant(locale)
+    sizes = [0]
+    for values in sample_contexts(locale=locale, marketing=template.meta.class_ == "marketing"):
+        try:
+            content = template.compose(values, locale)
+        except RenderFailed as error:
+            failure = _failure(template, error)
+            if (failure.file, failure.line) not in places:
+                yield failure
+            yield from _check_unrendered(template, variant)
+            continue
+        yield from _check_content(template, variant, content, values)
+        sizes.append(len((content.html or "").encode()))
+    if variant.html:
+        yield from _check_size(variant.html.file, max(sizes))
 
 
 def _check_unrendered(template: Template, variant: Variant) -> Iterator[Finding]:

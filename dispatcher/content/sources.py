@@ -82,7 +82,7 @@ def _read(file: str, source: str) -> Words:
     lines = {(key, name): document.line_of((key, name)) for key, words in languages.items() for name in words}
     return Words(
         languages, common, lines | {(name,): document.line_of((name,)) for name in common},
-        tuple(_objections(document, languages)),
+        tuple(_objections(document)),
     )  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def _line_and_reason(finding: str, file: str, text: str) -> tuple[int, str]:
     return line, "a text that begins with { needs quotes around it" if unquoted else reason or finding
 
 
-def _objections(document: Document, languages: dict[str, dict[str, str]]) -> Iterator[tuple[int, str]]:
+def _objections(document: Document) -> Iterator[tuple[int, str]]:
     for key, value in document.data.items():
         if isinstance(value, dict) and normal_locale(key) != key:
             yield document.line_of((key,)), f"{key!r} is not how a language is written; write it like pt-BR or ro"
@@ -103,6 +103,7 @@ def _objections(document: Document, languages: dict[str, dict[str, str]]) -> Ite
                 yield document.line_of(path), f"{path[-1]!r}: a word's name has lower-case letters, digits and _"
             if not isinstance(word, str):
                 yield document.line_of(path), f"{path[-1]} is not a text; put it in quotes"
+    languages = {language: words for language, words in document.data.items() if isinstance(words, dict)}
     everywhere = dict.fromkeys(name for words in languages.values() for name in words)
     for language, words in languages.items():
         for name in everywhere:
@@ -126,6 +127,7 @@ def sources_of(files: Mapping[str, str]) -> dict[str, Source]:
     """
     own, shared = words_of(files), words_of(files, SHARED_WORDS)
     default = default_language(files)
+    others = [language for language in own.languages if language != default and normal_locale(language) == language]
     sources = {}
     for name, text in files.items():
         if name in (META, WORDS, SHARED_WORDS, LAYOUT):
@@ -139,7 +141,7 @@ def sources_of(files: Mapping[str, str]) -> dict[str, Source]:
         if locale:
             languages = {name: locale}
         elif kind and any(_WORD.search(piece) for _, _, piece in pieces):
-            written = {f"{part}.{language}.{kind}": language for language in own.languages if language != default}
+            written = {f"{part}.{language}.{kind}": language for language in others}
             languages |= {each: language for each, language in written.items() if each not in files}
         for each, language in languages.items():
             words = shared.in_language(language) | own.in_language(language)

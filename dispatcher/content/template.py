@@ -47,6 +47,10 @@ class Variant:
     html: Compiled | None
     text: Compiled | None
 
+    @property
+    def files(self) -> set[str]:
+        return {part.file for part in (self.subject, self.preheader, self.html, self.text) if part}
+
 
 class Template:
     """Renders content; safe to share between threads.

@@ -140,7 +140,7 @@ def test_a_good_template_with_layout_and_words_has_no_findings() -> None:
         ),
         (
             {"words__yaml": WORDS.replace("Tea & cake", '"{{ words.dear }} and cake"')},
-            "tea/words.yaml:2: words.dear is not known",
+            "tea/words.yaml:2: a word holds no other word",
         ),
         ({"layout": LAYOUT.replace("{{ body }}", "x {{ body }}")}, "layout.html:1: has no place for the body"),
         ({"layout": LAYOUT.replace("{{ body }}", "{{ body }}\n{{ body }}")}, "layout.html:1: has no place for the bo"),
