@@ -336,5 +336,6 @@ _TOPICS: dict[str, Callable[[Fields, Reading], Told]] = {
     "shop_redact": _shop_redact,
 }
 TOPICS = frozenset(_TOPICS)
-#: Customers may be changed by the ten thousand, and nobody waits for that.
-URGENT = TOPICS - {"customers_create", "customers_update", "customers_delete"}
+#: Customers may be changed by the ten thousand, and nobody waits for that.  Whose data are asked for is among them: a
+#: request that overtook the customer would be about nobody we know.
+URGENT = TOPICS - {"customers_create", "customers_update", "customers_delete", "customers_data_request"}

@@ -58,10 +58,21 @@ def test_an_order_does_not_wait_behind_what_was_changed_in_bulk(flows: Flows) ->
     assert rows(flows, "SELECT count(*) FROM storefront_customer") == [250]
 
 
+def test_a_request_for_data_does_not_overtake_the_customer_it_is_about(flows: Flows) -> None:
+    store(flows, [("customers/create", shopify_customer(77, email="ana@people.example"))])
+    asked = {"customer": {"id": 77, "email": "ana@people.example"}, "data_request": {"id": 9}, "orders_requested": []}
+    store(flows, [("customers/data_request", asked)])
+    sort(flows)
+
+    found = rows(flows, "SELECT c.external_id FROM storefront_request r JOIN contact c ON c.id = r.contact_id")
+    assert found == ["shopify-77"]
+
+
 @pytest.mark.parametrize(
     ("topic", "urgent"),
     [("orders/create", True), ("ORDERS_CANCELLED", True), ("checkouts/update", True), (MAIL_CONSENT, True),
-     ("customers/redact", True), ("customers/update", False), ("customers/create", False), ("inventory/update", False),
+     ("customers/redact", True), ("customers/data_request", False),
+     ("customers/update", False), ("customers/create", False), ("inventory/update", False),
      ("", False)],
 )  # fmt: skip
 def test_somebody_waits_for_what_is_about_an_order_or_a_wish(topic: str, urgent: bool) -> None:
