@@ -85,7 +85,8 @@ def read(connection: Connection, message_id: UUID) -> dict[str, Any]:
         text(
             """
             SELECT m.id, m.run_id AS run, t.name AS template, g.name AS trigger, c.external_id AS contact, m.channel,
-                   m.class, m.topic, m.status, COALESCE(m.reason, m.deferred_reason) AS reason, m.due_at, m.expires_at,
+                   m.class, m.topic, m.status, COALESCE(m.reason, m.deferred_reason) AS reason,
+                   CASE m.reason WHEN 'RENDER_FAILED' THEN m.facts->>'because' END AS because, m.due_at, m.expires_at,
                    m.authorised_at, m.handed_over_at, m.settled_at
             FROM message m JOIN run r ON r.id = m.run_id JOIN template t ON t.hash = r.template_hash
             JOIN contact c ON c.id = m.contact_id LEFT JOIN trigger g ON g.id = m.trigger_id

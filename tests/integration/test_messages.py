@@ -241,3 +241,16 @@ def test_reading_tells_status_reason_and_instants(connection: Connection, shop: 
     assert told["reason"] is None
     with pytest.raises(NotFound):
         messages.read(connection, uuid4())
+
+
+def test_reading_says_what_a_message_could_not_be_filled_with_and_no_other_fact(
+    shop: Engine, key_ring: KeyRing
+) -> None:
+    message_id = submit(shop, key_ring)
+    fail = text("UPDATE message SET status = 'failed', reason = :reason, facts = :facts WHERE id = :id")
+    with shop.begin() as connection:
+        facts = '{"because": "body.txt:1: data.order is not known"}'
+        connection.execute(fail, {"id": message_id, "reason": "RENDER_FAILED", "facts": facts})
+        assert messages.read(connection, message_id)["because"] == "body.txt:1: data.order is not known"
+        connection.execute(fail, {"id": message_id, "reason": "REJECTED", "facts": facts})
+        assert messages.read(connection, message_id)["because"] is None

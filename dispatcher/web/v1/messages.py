@@ -63,6 +63,7 @@ class Message(BaseModel):
 
 
 class MessageTold(Message):
+    because: Annotated[str | None, Field(description="`RENDER_FAILED`: file, line and what is wrong there")]
     template: str
     trigger: str | None
 
@@ -75,7 +76,7 @@ _MESSAGE = {
     "authorised_at": "2026-11-25T10:00:00.040000Z", "handed_over_at": "2026-11-25T10:00:00.061000Z",
     "settled_at": "2026-11-25T10:00:00.148000Z",
 }  # fmt: skip
-_TOLD = _MESSAGE | {"template": "order-confirmation", "trigger": None}
+_TOLD = _MESSAGE | {"because": None, "template": "order-confirmation", "trigger": None}
 
 
 @router.post(
