@@ -6,6 +6,7 @@ template's content, and are born in a batch: no planning, no waiting behind a ca
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -140,6 +141,10 @@ def _body_hash(key_ring: KeyRing, wish: Wish) -> bytes:
         body = orjson.dumps([wish.template, wish.channel, wish.contact, wish.data], option=orjson.OPT_SORT_KEYS)
     except orjson.JSONEncodeError as error:
         raise Refused(f"the data cannot be stored as JSON: {error}") from error
+    try:
+        json.dumps(wish.data, allow_nan=False)  # orjson would keep null, and the message would say that
+    except ValueError:
+        raise Refused("the data cannot be stored as JSON: NaN and Infinity are no numbers there") from None
     if rb"\u0000" in body:
         raise Refused("the data holds a NUL character, which no message can show")
     return key_ring.address_hash("message body", body.decode())

@@ -177,6 +177,7 @@ def test_racing_requests_with_one_key_and_two_bodies_make_one_message_and_one_re
         (Wish("nothing", "email", "c1", {}), Refused, "no email template nothing"),
         (Wish("order-confirmation", "email", "nobody", {}), NotFound, "no contact nobody"),
         (Wish("order-confirmation", "email", "c1", {"number": 2**70}), Refused, "cannot be stored"),
+        (Wish("order-confirmation", "email", "c1", {"order": {"total": float("nan")}}), Refused, "NaN"),
     ],
 )
 def test_what_cannot_be_is_refused_and_leaves_nothing(
