@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from dispatcher.content.context import KNOWN, OWN_DATA
-from dispatcher.content.folder import LAYOUT, META, SHARED_WORDS, WORDS, meta_of, shown_path, split_name
+from dispatcher.content.folder import LAYOUT, MAX_FILE_BYTES, META, SHARED_WORDS, WORDS, meta_of, shown_path, split_name
 from dispatcher.content.plaintext import parse_html
 from dispatcher.content.samples import UNSUBSCRIBE_URL, sample_contexts
 from dispatcher.content.sandbox import Compiled, RenderFailed, TemplateInvalid
@@ -175,6 +175,9 @@ def _read_meta(files: Mapping[str, str], found: set[Finding]) -> TemplateMeta | 
 def _compile(sources: Mapping[str, Source], found: set[Finding]) -> list[Compiled]:
     compiled = []
     for name, source in sources.items():
+        if source.is_too_long:
+            found.add(Finding(source.file, 1, f"is larger than {MAX_FILE_BYTES:,} bytes with its words put in"))
+            continue
         try:
             compiled.append(Compiled(source.file, source.text, html=name.endswith(".html"), places=source.places))
         except TemplateInvalid as error:

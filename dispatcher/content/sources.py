@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from dispatcher.content.folder import LAYOUT, META, SHARED_WORDS, WORDS, is_document, split_name
+from dispatcher.content.folder import LAYOUT, MAX_FILE_BYTES, META, SHARED_WORDS, WORDS, is_document, split_name
 from dispatcher.content.locales import closest_locale, normal_locale
 from segments.errors import InvalidDocument
 from segments.yaml_lines import Document, load_document
+
+MOST_LANGUAGES = 100  #: each is a copy of every file that has words
 
 _WORD = re.compile(r"\{\{ *words\.(\w+) *\}\}")
 _BODY = re.compile(r"^[ \t]*\{\{ *body *\}\}[ \t]*\n", re.MULTILINE)
@@ -33,6 +35,7 @@ class Source:
     file: str  #: where most of it is written; ../layout.html is beside the template's folder
     text: str
     places: tuple[tuple[str, int], ...]  #: of each line of the text: file and line there
+    is_too_long: bool = False  #: with its words it would be, so they are not in it
 
     def place(self, position: int) -> tuple[str, int]:
         """Return file and line of what stands at this position of the text."""
@@ -74,6 +77,8 @@ def _read(file: str, source: str) -> Words:
         return Words(objections=tuple(_line_and_reason(each, file, source) for each in error.findings))
     languages: dict[str, dict[str, str]] = {}
     common: dict[str, str] = {}
+    if (many := sum(isinstance(value, dict) for value in document.data.values())) > MOST_LANGUAGES:
+        return Words(objections=((1, f"has {many:,} languages; at most {MOST_LANGUAGES} are allowed"),))
     for key, value in document.data.items():
         if isinstance(value, dict):
             languages[key] = {name: word.rstrip("\n") for name, word in value.items() if isinstance(word, str)}
@@ -145,6 +150,10 @@ def sources_of(files: Mapping[str, str]) -> dict[str, Source]:
             languages |= {each: language for each, language in written.items() if each not in files}
         for each, language in languages.items():
             words = shared.in_language(language) | own.in_language(language)
+            whole = sum(_filled_length(piece, words) for _, _, piece in pieces)
+            if whole > MAX_FILE_BYTES:
+                sources[each] = replace(_joined(name, pieces), is_too_long=True)
+                continue
             sources[each] = _joined(name, [(file, line, _filled(piece, words)) for file, line, piece in pieces])
     return sources
 
@@ -168,6 +177,11 @@ def _in_layout(name: str, text: str, layout: str | None) -> Iterator[tuple[str, 
     yield LAYOUT, 1, layout[: found.start()]
     yield name, 1, text if text.endswith("\n") else f"{text}\n"
     yield LAYOUT, layout.count("\n", 0, found.end()) + 1, layout[found.end() :]
+
+
+def _filled_length(text: str, words: Mapping[str, str]) -> int:
+    """Return how many characters the text has with the words put in, without making it: it may be any number."""
+    return len(text) + sum(len(words.get(name, "")) for name in _WORD.findall(text))
 
 
 def _filled(text: str, words: Mapping[str, str]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dispatcher.content import check_template
+from dispatcher.content.folder import MAX_FILE_BYTES
+from dispatcher.content.sources import sources_of
 from dispatcher.definitions import Topic
 
 TOPICS = {"offers": Topic(title={"en": "Offers"})}
@@ -66,3 +68,21 @@ def test_a_word_that_is_no_text_is_not_called_missing_as_well() -> None:
     assert findings(words__yaml=WORDS.replace("subject: Tee", "subject: 5")) == [
         "tea/words.yaml:5: subject is not a text; put it in quotes"
     ]
+
+
+def test_words_that_grow_a_file_beyond_its_limit_are_not_put_in() -> None:
+    """Five thousand times a word of 20,000 letters is 100 MB, before any limit of a rendered text is asked."""
+    files = FILES | {"body.html": "{{ words.long }}\n" * 5_000, "words.yaml": f"{WORDS}long: {'x' * 20_000}\n"}
+
+    assert max(len(source.text) for source in sources_of(files).values()) < MAX_FILE_BYTES
+    assert findings(body__html=files["body.html"], words__yaml=files["words.yaml"])[0] == (
+        "tea/body.html:1: is larger than 200,000 bytes with its words put in"
+    )
+
+
+def test_there_are_not_more_languages_than_anybody_writes_in() -> None:
+    many = "".join(
+        f"{first}{second}z: {{subject: Tea, title: Tea}}\n" for first in "abcde" for second in "abcdefghijklmnopqrstu"
+    )
+
+    assert "tea/words.yaml:1: has 105 languages; at most 100 are allowed" in findings(words__yaml=many)
