@@ -25,6 +25,8 @@ CONSENT_FIELDS = tuple(f"{channel}_{part}" for channel in _CHANNELS for part in 
 _NAMES = ("first_name", "last_name", "postal_code")
 _PLACES = ("country", "subdivision", "timezone", "locale")
 _FIELDS = frozenset(("contact_id", "email", "phone", "topic", *_NAMES, *_PLACES, *CONSENT_FIELDS))
+#: What else our own pages and API call a field.
+_ALSO_CALLED = {"zone": "timezone", "external_id": "contact_id"}
 _ATTRIBUTE = re.compile(r"attr\.([^\s.][^.]{0,99})")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]+")
 _LOCALE = re.compile(r"([A-Za-z]{2,3})(?:[-_]([A-Za-z]{4}))?(?:[-_]([A-Za-z]{2}|[0-9]{3}))?")
@@ -208,7 +210,7 @@ def _columns_of(columns: Sequence[str], mapping: Mapping[str, str]) -> tuple[dic
         raise Refused(f"the map names the column {unknown[0]}, which is not there; there are {there}")
     found: dict[str, str] = {}
     for column, name in mapping.items():
-        wanted = name if _ATTRIBUTE.fullmatch(name) else {"zone": "timezone"}.get(name, name)
+        wanted = _ALSO_CALLED.get(name, name)
         if wanted not in _FIELDS and not _ATTRIBUTE.fullmatch(wanted):
             raise Refused(
                 f"the map gives {column} to {name}, which is no field; write attr.NAME, {', '.join(sorted(_FIELDS))}"
@@ -217,8 +219,8 @@ def _columns_of(columns: Sequence[str], mapping: Mapping[str, str]) -> tuple[dic
             raise Refused(f"the map gives two columns to {wanted}: {found[wanted]} and {column}")
         found[wanted] = by_name[column.casefold()]
     mapped = set(found.values())
-    for folded, column in by_name.items():
-        name = column if _ATTRIBUTE.fullmatch(column) else {"zone": "timezone"}.get(folded, folded)
+    for folded, column in sorted(by_name.items(), key=lambda one: one[0] in _ALSO_CALLED):  # our own names first
+        name = column if _ATTRIBUTE.fullmatch(column) else _ALSO_CALLED.get(folded, folded)
         if column not in mapped and (name in _FIELDS or _ATTRIBUTE.fullmatch(name)):
             found.setdefault(name, column)
     attributes = {match[1]: column for name, column in found.items() if (match := _ATTRIBUTE.fullmatch(name))}

@@ -243,6 +243,24 @@ def test_a_topic_column_speaks_for_that_topic_only(shop: Shop) -> None:
     assert report.left_out == {"email consent for no topic of the shop": 1}
 
 
+@pytest.mark.parametrize(
+    "header", ["external_id,email\n", "External_ID,email\n", "other,contact_id,external_id,email\n"]
+)
+def test_an_id_may_go_by_the_name_it_has_in_the_api(shop: Shop, header: str) -> None:
+    values = {
+        "other": "x",
+        "contact_id": "7",
+        "external_id": "12" if "contact_id" in header else "7",
+        "email": "ann@shop.example",
+    }
+    line = ",".join(values[column] for column in header.lower().strip().split(","))
+
+    shop.take_text(line + "\n", header)
+
+    with shop.database.connect() as connection:
+        assert connection.scalars(text("SELECT external_id FROM contact")).all() == ["7"]
+
+
 def test_columns_may_have_other_names_and_attributes(shop: Shop) -> None:
     report = shop.take_text(
         "7,Ann,ann@shop.example,gold,pt_br,US-CA,12345,Extra\n",
