@@ -146,6 +146,11 @@ def suppressions_of(connection: Connection, address_id: int) -> list[Suppression
     return list(_read(connection, {"address_id": address_id, "channel": None, "reason": None}))
 
 
+def was_erased(connection: Connection, address_id: int) -> bool:
+    """Whether whoever had this address was erased; who has it now, if anybody, may be somebody else."""
+    return any(one.reason == "erasure" for one in suppressions_of(connection, address_id))
+
+
 def list_suppressions(
     connection: Connection, *, channel: str | None = None, reason: Reason | None = None
 ) -> Iterator[Suppression]:

@@ -94,7 +94,7 @@ def _hear(
         after_advertising=_last_was_marketing(connection, address_id), opt_in_asked=_asked(connection, people),
     )  # fmt: skip
     contact_id = people[0] if people else None  # of several at one number the lowest gets its messages
-    erased = contact_id is None and _is_erased(connection, address_id)
+    erased = contact_id is None and suppression.was_erased(connection, address_id)
     data_key, sealed = (None, None) if erased else _seal(connection, key_ring, heard, contact_id)
     reply_id = connection.scalar(
         _KEEP,
@@ -127,11 +127,6 @@ def _seal(
         return None, key_ring.open_data_key(bytes(wrapped)).seal(raw)
     data_key, own = key_ring.new_data_key()
     return own, data_key.seal(raw)
-
-
-def _is_erased(connection: Connection, address_id: int) -> bool:
-    """Whether who had the number was erased: what they text is heeded, and nothing readable of it is kept."""
-    return any(one.reason == "erasure" for one in suppression.suppressions_of(connection, address_id))
 
 
 def _last_was_marketing(connection: Connection, address_id: int) -> bool:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
+from dispatcher import suppression
 from dispatcher.contacts import open_personal
 from dispatcher.content import page_policy, render_page
 from dispatcher.content.pages import page_language
@@ -106,16 +107,18 @@ async def told_of_erasure(
 ) -> Response:
     """Return what `answer` returns; of somebody who asks to be erased, or has, how far that is instead.
 
+    Not at a former address that somebody else has by now: a link to that opens nothing.
     BadToken from `answer` is asked about once more: an erasure may have closed the link while the request waited for
     it, as the second of two clicks does.
     """
     room = room_of(request)
 
+    def look(connection: Connection) -> ErasureState | None:
+        theirs = suppression.was_erased(connection, way.address_id)
+        return erasure_state(connection, way.contact_id) if theirs else None
+
     async def erasure() -> ErasureState | None:
-        return await in_thread(
-            room.pools.pages,
-            lambda: read_only(room, lambda connection: erasure_state(connection, way.contact_id)),
-        )
+        return await in_thread(room.pools.pages, lambda: read_only(room, look))
 
     if (begun := await erasure()) is not None:
         return erasure_page(request, begun)

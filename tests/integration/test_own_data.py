@@ -17,8 +17,8 @@ from structlog.testing import LogCapture
 from unsubscribing import everything
 from web_server import Answer, Web, serving
 
-from dispatcher import suppression
-from dispatcher.contacts import personal_of
+from dispatcher import rights, suppression
+from dispatcher.contacts import Particulars, personal_of, save_contact
 from dispatcher.content.pages import Say
 from dispatcher.keys import KeyRing
 from dispatcher.rights.exporting import SECTIONS
@@ -281,10 +281,26 @@ def test_erasing_is_in_progress_while_a_message_is_on_the_wire(pages: OwnPages, 
     assert "Your data are being erased" in get(web, preferences).text
     assert pages.one("SELECT data_key IS NOT NULL FROM contact")
     pages.do("UPDATE message SET status = 'sent', settled_at = clock_timestamp() WHERE status = 'sending'")
-    from dispatcher import rights
-
     rights.finish_erasures(pages.database, key_ring)
     assert "Your data have been erased" in get(web, path).text
+
+
+def test_who_has_her_former_address_by_now_does_not_hear_of_her_erasure(
+    pages: OwnPages, web: Web, key_ring: KeyRing
+) -> None:
+    link = pages.page()
+    contact_id = pages.one("SELECT id FROM contact")
+    with pages.database.begin() as connection:
+        save_contact(
+            connection, key_ring, Particulars(pages.one("SELECT external_id FROM contact"), email="new@mail.example")
+        )
+        save_contact(connection, key_ring, Particulars("somebody-else", email="anna@mail.example"))
+        rights.request_erasure(connection, key_ring, contact_id, by="test")
+
+    for state in ("in progress", "done"):
+        assert get(web, link).status == 404, state
+        assert "eras" not in get(web, link).text
+        rights.finish_erasures(pages.database, key_ring)
 
 
 def test_nothing_of_the_link_is_logged(pages: OwnPages, web: Web) -> None:
