@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dispatcher import lists, messages
 from dispatcher.api_keys import ApiKey
 from dispatcher.definitions import NAME, Channel
+from dispatcher.imports.contact_rows import LONGEST_ID
 from dispatcher.lifecycle import Status
 from dispatcher.web.room import in_thread, room_of
 from dispatcher.web.v1.callers import permit
@@ -36,7 +37,9 @@ class NewMessage(Asked):
 
     template: Annotated[str, Field(pattern=NAME, description="a transactional or security template")]
     channel: Channel
-    contact: Annotated[Printable, Field(min_length=1, max_length=255, description="the shop's own id of the contact")]
+    contact: Annotated[
+        Printable, Field(min_length=1, max_length=LONGEST_ID, description="the shop's own id of the contact")
+    ]
     data: dict[str, Any] = Field(default_factory=dict, description="what the template may use; kept encrypted")
 
 

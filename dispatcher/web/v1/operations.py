@@ -16,12 +16,12 @@ from sqlalchemy import Connection
 from dispatcher import db
 from dispatcher.definitions import NAME
 from dispatcher.errors import Refused
+from dispatcher.imports.contact_rows import LONGEST_ID
 from dispatcher.instants import show_instant
 from dispatcher.web.room import in_thread, room_of
 
 T = TypeVar("T")
 
-LONGEST_ID = 200
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d", re.ASCII)
 _YEARS = range(1970, 2201)
 

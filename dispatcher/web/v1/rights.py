@@ -110,4 +110,5 @@ def told_erasure(connection: Connection, erasure_id: int) -> dict[str, Any]:
     row = connection.execute(text("SELECT * FROM erasure WHERE id = :id"), {"id": erasure_id}).one_or_none()
     if row is None:
         raise NotFound(f"there is no erasure {erasure_id}")
-    return {name: getattr(state_of_row(row), name) for name in Erasure.model_fields}
+    state = state_of_row(row)
+    return {name: getattr(state, name) for name in Erasure.model_fields}

@@ -11,10 +11,11 @@ from sqlalchemy import Connection
 from dispatcher import lists
 from dispatcher.contacts import find_contact
 from dispatcher.definitions import Channel
+from dispatcher.imports.contact_rows import LONGEST_ID
 from dispatcher.suppression import Reason, Scope
 from dispatcher.web.room import room_of
 from dispatcher.web.v1.callers import permit
-from dispatcher.web.v1.operations import LONGEST_ID, Instant, Printable, operation
+from dispatcher.web.v1.operations import Instant, Printable, operation
 from dispatcher.web.v1.pages import Cursor, Limit, Listed, list_page
 
 router = APIRouter(prefix="/v1", tags=["suppressions"])
